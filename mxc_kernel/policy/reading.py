@@ -1,0 +1,230 @@
+"""Turns a ceiling file's text into a layer. Only reading a ceiling imports this module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+
+from mxc_kernel.errors import SandboxPolicyError
+from mxc_kernel.policy.access import NATIVE, Access
+from mxc_kernel.policy.ceiling import Layer, LayerName, Settings
+from mxc_kernel.policy.document import (
+    CeilingFile,
+    FilesystemSection,
+    LimitsSection,
+    ProjectFile,
+    SandboxSection,
+    StartSection,
+    parse,
+)
+from mxc_kernel.policy.filesystem import Filesystem
+from mxc_kernel.policy.known import home_folder
+from mxc_kernel.policy.model import HtmlLevel, Limits, Network, NetworkMode, Policy
+from mxc_kernel.policy.paths import canonical, symlinks
+from mxc_kernel.policy.places import Places
+from mxc_kernel.policy.quantities import parse_duration, parse_size
+
+__all__ = ["read_layer"]
+
+_NOTEBOOK_DIR = "${notebook_dir}"
+Grants = tuple[tuple[str, Access], ...]
+
+
+def read_layer(
+    name: LayerName,
+    content: bytes,
+    source: str,
+    *,
+    notebook_dir: str | None,
+    environ: Mapping[str, str],
+    places: Places,
+) -> Layer:
+    """Read a ceiling file's text.
+
+    What a system's or user's file leaves out is denied, except limits, which it leaves to the
+    other file and the defaults. What a project's file leaves out it does not narrow.
+
+    Args:
+        name: which layer it is read as.
+        content: the file's bytes.
+        source: its canonical path.
+        notebook_dir: what ``${notebook_dir}`` stands for, canonical.
+        environ: the kernel's environment, for the home folder.
+        places: what has rules of its own.
+
+    Raises:
+        SandboxPolicyError: the text is not a ceiling, or grants what never can be granted.
+    """
+    document = parse(content, source, project=name == "project")
+    reader = _Reader(source, notebook_dir, home_folder(environ), places)
+    grants = reader.grants(document.filesystem)
+    policy = _policy(document, grants, project=name == "project")
+    reader.refuse_redirection(document.filesystem, policy.filesystem)
+    layer = Layer(
+        name=name,
+        source=source,
+        policy=policy,
+        requests=document.requests or "magics",
+        stated=frozenset(_stated(document.limits)),
+        listed=tuple(path for path, access in grants if access),
+    )
+    if not isinstance(document, CeilingFile):
+        return layer
+    reader.refuse_self_grant(policy.filesystem, layer.listed)
+    return replace(
+        layer,
+        start=Filesystem(reader.grants(document.start)),
+        settings=_settings(document.sandbox, reader),
+        stated=layer.stated | frozenset(_stated(document.sandbox)),
+    )
+
+
+class _Reader:
+    """Expands and checks the paths of one file."""
+
+    def __init__(self, source: str, notebook_dir: str | None, home: str, places: Places) -> None:
+        self._source = source
+        self._notebook_dir = notebook_dir
+        self._home = home
+        self._places = places
+
+    def grants(self, section: FilesystemSection | StartSection | None) -> Grants:
+        """Return a section's grants on canonical paths.
+
+        Raises:
+            SandboxPolicyError: a path that never can be granted, or not so far.
+        """
+        grants = tuple(
+            (canonical(self.expand(text), base=None), access) for text, access in _entries(section)
+        )
+        places = self._places.opening(path for path, access in grants if access)
+        for path, access in grants:
+            if access > places.by_name(path):
+                raise SandboxPolicyError(
+                    f"{self._source}: {path} cannot be granted {access.words}: {places.why(path)}",
+                    remedy=_refusal_remedy(places.by_name(path)),
+                )
+        return grants
+
+    def expand(self, text: str) -> str:
+        """Put in the home and the notebook's folder; nothing else is expanded.
+
+        Raises:
+            SandboxPolicyError: there is no notebook to take the folder of.
+        """
+        if text == "~" or text.startswith("~/"):
+            return self._home + text[1:]
+        if not text.startswith(_NOTEBOOK_DIR):
+            return text
+        if self._notebook_dir is None:
+            raise SandboxPolicyError(
+                f"{self._source}: {text} needs a notebook's folder, and there is none",
+                remedy="Run the command in the notebook's folder, or write the path out.",
+            )
+        return self._notebook_dir + text.removeprefix(_NOTEBOOK_DIR)
+
+    def refuse_redirection(self, section: FilesystemSection | None, filesystem: Filesystem) -> None:
+        """Refuse entries whose meaning a sandbox could change for the next reading of the file.
+
+        Raises:
+            SandboxPolicyError: an entry goes through a symlink inside a grant of read and write
+                access.
+        """
+        for text, _ in _entries(section):
+            for link in symlinks(self.expand(text)):
+                if filesystem.access(link) is Access.READWRITE:
+                    raise SandboxPolicyError(
+                        f"{self._source}: {text} goes through the symlink {link}, which a sandbox "
+                        "could turn elsewhere",
+                        remedy="Name the folder that the symlink leads to.",
+                    )
+
+    def refuse_self_grant(self, filesystem: Filesystem, listed: Iterable[str]) -> None:
+        """Refuse a ceiling that lets a sandbox write the ceiling.
+
+        Raises:
+            SandboxPolicyError: the file lies inside one of its own grants of read and write access.
+        """
+        guarded = self._places.opening(listed).guard(filesystem)
+        if guarded.access(self._source) is Access.READWRITE:
+            grant = filesystem.grant_for(self._source)
+            raise SandboxPolicyError(
+                f"{self._source} lies inside {grant and grant[0]}, which it grants for writing",
+                remedy="Move the file out of that folder, or list the file under denied.",
+            )
+
+
+def _policy(document: ProjectFile, grants: Grants, *, project: bool) -> Policy:
+    policy = Policy.top() if project else Policy()
+    if files := document.filesystem:
+        only_denied = files.readonly is None and files.readwrite is None
+        everything = ((NATIVE.everything, Access.READWRITE),) if project and only_denied else ()
+        policy = policy.with_filesystem(Filesystem(everything + grants))
+    if document.network:
+        mode = NetworkMode[document.network.mode.upper()]
+        policy = replace(policy, network=Network(mode, frozenset(document.network.hosts)))
+    if document.output and document.output.html:
+        policy = replace(policy, html=HtmlLevel[document.output.html.upper()])
+    if document.environment and document.environment.names is not None:
+        policy = replace(policy, environment=frozenset(document.environment.names))
+    return replace(policy, limits=_limits(document.limits))
+
+
+def _limits(section: LimitsSection | None) -> Limits:
+    limits = Limits()
+    if section is None:
+        return limits
+    if section.cell_timeout:
+        limits = replace(limits, cell_timeout=parse_duration(section.cell_timeout))
+    if section.memory and section.memory != "off":
+        limits = replace(limits, memory=parse_size(section.memory))
+    if section.processes and section.processes != "off":
+        limits = replace(limits, processes=section.processes)
+    if section.output:
+        limits = replace(limits, output=parse_size(section.output))
+    return limits
+
+
+def _settings(section: SandboxSection | None, reader: _Reader) -> Settings:
+    settings = Settings()
+    if section is None:
+        return settings
+    if section.uids:
+        low, high = section.uids.split("-")
+        settings = replace(settings, uids=(int(low), int(high)))
+    # Not made canonical: a virtual environment's interpreter is a symlink that must stay one.
+    if section.python:
+        settings = replace(settings, python=os.path.normpath(reader.expand(section.python)))
+    if section.executable:
+        settings = replace(settings, executable=os.path.normpath(reader.expand(section.executable)))
+    if section.start_timeout and (seconds := parse_duration(section.start_timeout)):
+        settings = replace(settings, start_timeout=seconds)
+    return settings
+
+
+def _entries(section: FilesystemSection | StartSection | None) -> Iterator[tuple[str, Access]]:
+    if section is None:
+        return
+    levels = {
+        "readonly": Access.READONLY,
+        "readwrite": Access.READWRITE,
+        "denied": Access.NONE,
+    }
+    for name, access in levels.items():
+        for text in getattr(section, name, None) or ():
+            yield text, access
+
+
+def _stated(section: LimitsSection | SandboxSection | None) -> Iterator[str]:
+    for field in fields(section) if section else ():
+        if getattr(section, field.name) is not None:
+            yield field.name
+
+
+def _refusal_remedy(most: Access) -> str:
+    if most is Access.NONE:
+        return (
+            "Remove it from the file; folders beside or below it may be granted where it says so."
+        )
+    return f"List it under {most.name.lower()}, or grant another folder."
