@@ -1,0 +1,104 @@
+"""Packs the worker's code for the child, which has none of it on disk.
+
+The child's interpreter need not be the host's and may have no ``mxc_kernel`` installed, so the code
+travels over the pipe: see :mod:`mxc_kernel.worker.bootstrap` for the format.
+"""
+
+from __future__ import annotations
+
+import marshal
+from functools import lru_cache
+from importlib.util import MAGIC_NUMBER, find_spec, spec_from_file_location
+from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING
+
+from mxc_kernel.errors import SandboxUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["BOOTSTRAP", "build", "command"]
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_MARSHAL_VERSION = 2  # read by every supported Python, whatever writes it
+
+BOOTSTRAP = (_PACKAGE / "worker" / "bootstrap.py").read_text("utf-8")
+"""The text for ``python -c`` that reads the bundle and starts the worker."""
+
+
+def command(interpreter_executable: str) -> list[str]:
+    """Return the child's argument vector.
+
+    ``-P`` keeps the working folder and ``-s`` the user's site folder out of the worker's imports.
+
+    Args:
+        interpreter_executable: the path of the child's Python inside the sandbox.
+    """
+    return [interpreter_executable, "-P", "-s", "-c", BOOTSTRAP]
+
+
+@lru_cache(maxsize=4)
+def build(interpreter_magic: bytes) -> bytes:
+    """Return the bundle: eight bytes of length and the marshalled modules.
+
+    Args:
+        interpreter_magic: the child's ``importlib.util.MAGIC_NUMBER``; bytecode is sent when it is
+            the host's own, source otherwise.
+
+    Raises:
+        SandboxUnavailableError: cloudpickle is not installed beside this package.
+    """
+    compiled = interpreter_magic == MAGIC_NUMBER
+    modules: dict[str, tuple[bool, str, bool, bytes]] = {
+        "mxc_kernel": (True, "<mxc_kernel>", False, b"")
+    }
+    for name, path in (*_worker_modules(), *_cloudpickle_modules()):
+        modules[name] = _entry(name, path, compiled=compiled)
+    data = marshal.dumps(modules, _MARSHAL_VERSION)
+    return len(data).to_bytes(8, "big") + data
+
+
+def _worker_modules() -> Iterator[tuple[str, Path]]:
+    yield "mxc_kernel.wire", _PACKAGE / "wire.py"
+    for path in sorted((_PACKAGE / "worker").glob("*.py")):
+        if path.stem == "__init__":
+            yield "mxc_kernel.worker", path
+        elif path.stem != "bootstrap":
+            yield f"mxc_kernel.worker.{path.stem}", path
+
+
+def _cloudpickle_modules() -> Iterator[tuple[str, Path]]:
+    """Yield cloudpickle's files; the child's own copy, where it has one, is found before them."""
+    spec = find_spec("cloudpickle")
+    if spec is None or not spec.origin:
+        raise SandboxUnavailableError(
+            "cloudpickle is not installed beside mxc-kernel.",
+            remedy="Install it into the same environment: pip install cloudpickle",
+        )
+    for path in sorted(Path(spec.origin).parent.glob("*.py")):
+        if path.stem == "__init__":
+            yield "cloudpickle", path
+        else:
+            yield f"cloudpickle.{path.stem}", path
+
+
+def _entry(name: str, path: Path, *, compiled: bool) -> tuple[bool, str, bool, bytes]:
+    is_package = path.stem == "__init__"
+    filename = f"<{name}>"  # the host's folders are nobody's business inside
+    if not compiled:
+        return is_package, filename, False, path.read_bytes()
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        return is_package, filename, False, path.read_bytes()
+    code: CodeType = spec.loader.get_code(name)  # type: ignore[attr-defined]  # reads __pycache__
+    return is_package, filename, True, marshal.dumps(_relabel(code, filename))
+
+
+def _relabel(code: CodeType, filename: str) -> CodeType:
+    """Return the code as if compiled from ``filename``, functions inside it included."""
+    constants = tuple(
+        _relabel(value, filename) if isinstance(value, CodeType) else value
+        for value in code.co_consts
+    )
+    return code.replace(co_filename=filename, co_consts=constants)
