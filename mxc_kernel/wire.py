@@ -1,7 +1,7 @@
 """Frames on the pipes between the host and the sandboxed child.
 
-The only module that both sides share, so it imports the standard library alone. A frame is a channel
-number and a few byte strings::
+The only module that both sides share, so it imports the standard library alone. A frame is a
+channel number and a few byte strings::
 
     magic u16 | channel u8 | part count u8 | payload length u32 | part lengths u32... | parts...
 
@@ -36,8 +36,10 @@ class WireError(ValueError):
 class Channel(IntEnum):
     """What a frame carries. SHELL to IOPUB are Jupyter's channels; the others are ours.
 
-    - ``HELLO``: host to child ``[nonce, settings]``; child to host ``[nonce, facts]`` (JSON).
-    - ``SHELL``, ``CONTROL``, ``STDIN``, ``IOPUB``: ``[header, parent, metadata, content, *buffers]``.
+    - ``HELLO``: host to child ``[nonce, settings]``, later ``["magics", stubs]``; child to host
+      ``[nonce, facts]`` (JSON).
+    - ``SHELL``, ``CONTROL``, ``STDIN``, ``IOPUB``: a Jupyter message without its signature,
+      ``[header, parent, metadata, content, *buffers]``.
     - ``SIGNAL``: host to child ``[name]``, for systems where the host cannot send a signal.
     - ``STATE``: ``[operation, *chunks]``, the user's names on their way between two children.
     """
