@@ -1,0 +1,148 @@
+"""The rules compiled into one automaton: which anchors hit where, and what they mean there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from mxc_kernel.output.matching import SHOWN, ExactMatcher, Matcher, Pending, RuleMatcher, Span
+from mxc_kernel.output.rules import BUILT_IN, Rule
+from mxc_kernel.output.terminal import SPECIAL
+
+__all__ = ["Rules"]
+
+Value = TypeVar("Value")
+
+_ANCHOR = 8  # characters of an exact secret in the automaton: it stays small, the rest is compared
+
+
+class Rules:
+    """Everything to look for, compiled once.
+
+    Args:
+        secrets: texts to mask wherever they stand, by the name to show for them.
+        rules: patterns; by default the built-in ones.
+        operator: an operator's own patterns, whose matches may grow while text arrives.
+        exceptions: texts that are never masked, though a rule matches where they begin.
+    """
+
+    def __init__(
+        self,
+        secrets: Mapping[str, Iterable[str]] | None = None,
+        *,
+        rules: Sequence[Rule] = BUILT_IN,
+        operator: Sequence[Rule] = (),
+        exceptions: Iterable[str] = (),
+    ) -> None:
+        from ahocorasick_rs import BytesAhoCorasick, Implementation
+
+        excepted = tuple(exceptions)
+        table: dict[str, list[Matcher]] = {}
+        public: dict[str, None] = {}
+        exact: dict[str, Matcher] = {}
+        for (name, anchor), literals in _by_anchor(secrets or {}).items():
+            matcher: Matcher = ExactMatcher(name, tuple(literals), len(exact))
+            table.setdefault(anchor, []).append(matcher)
+            exact.update((anchor[:length], matcher) for length in range(1, len(anchor)))
+        first = len(exact)
+        for order, rule in enumerate((*operator, *rules), first):
+            grows = order - first < len(operator)
+            matcher = RuleMatcher(rule, order, excepted, grows=grows)
+            for anchor in rule.anchors:
+                table.setdefault(anchor, []).append(matcher)
+                # A label is no part of the secret: the context a stream keeps is enough for it.
+                if rule.lead is None:
+                    public.update((anchor[:length], None) for length in range(1, len(anchor)))
+        self._matchers = [tuple(matchers) for matchers in table.values()]
+        self._special = len(table)
+        self._public = _by_ending(public)
+        self._exact = _by_ending(exact)
+        patterns = [word.encode() for word in (*table, *SPECIAL)]
+        self._find = BytesAhoCorasick(
+            patterns, implementation=Implementation.DFA
+        ).find_matches_as_indexes
+
+    def scan(self, text: str) -> list[tuple[int, int, int]] | None:
+        """Return ``(pattern, start, end)`` of each hit in characters; ``None``: split it first.
+
+        Args:
+            text: without lone surrogates.
+        """
+        data = text.encode()
+        hits = self._find(data, overlapping=True)
+        if not hits:
+            return hits
+        special = self._special
+        for hit in hits:
+            if hit[0] >= special:
+                return None
+        return hits if len(data) == len(text) else _in_characters(data, hits)
+
+    def judge(
+        self, text: str, hits: Iterable[tuple[int, int, int]], skip: int = 0
+    ) -> tuple[list[Span], list[Pending]]:
+        """Return the secrets and the candidates among some hits.
+
+        Args:
+            text: what the hits were found in.
+            hits: from ``scan``.
+            skip: hits that start before this index have been judged already.
+        """
+        spans: list[Span] = []
+        pending: list[Pending] = []
+        matchers = self._matchers
+        for index, start, end in hits:
+            if start < skip:
+                continue
+            for matcher in matchers[index]:
+                verdict = matcher.judge(text, start, end)
+                if verdict is None:
+                    continue
+                if isinstance(verdict, Span):
+                    spans.append(verdict)
+                else:
+                    pending.append(verdict)
+        return spans, pending
+
+    def beginnings(self, text: str) -> list[Pending]:
+        """Return the ends of a text that may be the beginning of an anchor."""
+        found = []
+        end = len(text)
+        for key in (text[-2:], text[-1:]):
+            for prefix, _ in self._public.get(key, ()):
+                if text.endswith(prefix):
+                    start = end - len(prefix)
+                    found.append(Pending(start, start, False, None))
+            for prefix, matcher in self._exact.get(key, ()):
+                if text.endswith(prefix):
+                    start = end - len(prefix)
+                    found.append(Pending(start, start, len(prefix) > SHOWN, matcher))
+        return found
+
+
+def _by_anchor(secrets: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str]]:
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for name, literals in secrets.items():
+        for literal in literals:
+            grouped.setdefault((name, literal[:_ANCHOR]), []).append(literal)
+    return grouped
+
+
+def _by_ending(prefixes: Mapping[str, Value]) -> dict[str, tuple[tuple[str, Value], ...]]:
+    """Return the prefixes by their last two characters (or the only one), for a cheap look-up."""
+    index: dict[str, list[tuple[str, Value]]] = {}
+    for prefix, value in prefixes.items():
+        index.setdefault(prefix[-2:], []).append((prefix, value))
+    return {key: tuple(bucket) for key, bucket in index.items()}
+
+
+def _in_characters(data: bytes, hits: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Turn byte offsets into character offsets, decoding once from hit to hit."""
+    marks = sorted({offset for _, start, end in hits for offset in (start, end)})
+    characters: dict[int, int] = {}
+    position = count = 0
+    for mark in marks:
+        count += len(data[position:mark].decode())
+        characters[mark] = count
+        position = mark
+    return [(index, characters[start], characters[end]) for index, start, end in hits]
