@@ -1,0 +1,249 @@
+"""The Jupyter side: the five ZMQ sockets of the connection file, owned by the host alone.
+
+The child never learns the connection file, the key or a client's identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import zmq
+
+from mxc_kernel.jupyter.messages import BadMessageError, Incoming, Signer
+from mxc_kernel.jupyter.requests import Request
+from mxc_kernel.wire import Buffer, Channel
+
+__all__ = ["Frontends"]
+
+log = logging.getLogger(__name__)
+
+_LINGER = 1000  # milliseconds that closing waits for a slow frontend to take its last messages
+_TURN = 32  # messages taken from the frontends before the loop may turn to something else
+_COPIED = 64 << 10  # bytes; below this ZMQ's zero-copy bookkeeping costs more than the copy
+
+
+class Frontends:
+    """Everything between the kernel and its clients.
+
+    Args:
+        connection: the parsed connection file.
+        on_message: called with every verified message and the channel it came on.
+
+    Raises:
+        zmq.ZMQError: a port of the connection file is taken.
+    """
+
+    def __init__(
+        self, connection: Mapping[str, Any], on_message: Callable[[Channel, Incoming], None]
+    ) -> None:
+        self._connection = connection
+        self._on_message = on_message
+        self._signer = Signer(
+            str(connection.get("key", "")).encode(),
+            str(connection.get("signature_scheme", "hmac-sha256")),
+        )
+        self._context = zmq.Context()
+        self._routers = {
+            channel: self._bind(zmq.ROUTER, f"{channel.name.lower()}_port")
+            for channel in (Channel.CONTROL, Channel.SHELL, Channel.STDIN)
+        }
+        self._iopub = self._bind(zmq.XPUB, "iopub_port")
+        self._heartbeat = zmq.Context()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drain_scheduled = False
+        self._start_heartbeat()
+
+    @property
+    def ports(self) -> dict[str, Any]:
+        """The connection's ports, as ``connect_reply`` gives them."""
+        return {name: port for name, port in self._connection.items() if name.endswith("_port")}
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Handle messages from now on."""
+        self._loop = loop
+        for socket in (*self._routers.values(), self._iopub):
+            loop.add_reader(socket.FD, self._drain)
+        self._drain()
+
+    def publish(
+        self,
+        msg_type: str,
+        content: bytes | Mapping[str, object],
+        request: Request | None = None,
+        *,
+        metadata: bytes | Mapping[str, object] = b"{}",
+        buffers: Sequence[Buffer] = (),
+        date: str | None = None,
+    ) -> None:
+        """Send a message to every client that listens on iopub, as part of a request or of none."""
+        frames = self._signer.write(
+            msg_type,
+            content,
+            parent=request.parent if request else b"{}",
+            metadata=metadata,
+            identities=(b"kernel.mxc." + msg_type.encode(),),
+            buffers=buffers,
+            date=date,
+        )
+        self._send(self._iopub, frames)
+
+    def busy(self, request: Request) -> None:
+        """Publish the busy status of a request, once."""
+        if not request.announced:
+            request.announced = request.busy = True
+            self.publish("status", {"execution_state": "busy"}, request)
+
+    def idle(self, request: Request) -> None:
+        """Publish the idle status of a request, if it is busy."""
+        if request.busy:
+            request.busy = False
+            self.publish("status", {"execution_state": "idle"}, request)
+
+    def answer(
+        self,
+        request: Request,
+        content: bytes | Mapping[str, object],
+        *,
+        metadata: bytes | Mapping[str, object] = b"{}",
+        buffers: Sequence[Buffer] = (),
+        date: str | None = None,
+    ) -> None:
+        """Send the one reply of a request to the client that made it; a second is ignored."""
+        if request.open:
+            request.open = False
+            self.ask(
+                request,
+                request.reply_type,
+                content,
+                channel=request.channel,
+                metadata=metadata,
+                buffers=buffers,
+                date=date,
+            )
+
+    def ask(
+        self,
+        request: Request,
+        msg_type: str,
+        content: bytes | Mapping[str, object],
+        *,
+        channel: Channel = Channel.STDIN,
+        metadata: bytes | Mapping[str, object] = b"{}",
+        buffers: Sequence[Buffer] = (),
+        date: str | None = None,
+    ) -> None:
+        """Send a message to the client that made a request, such as a request for input."""
+        frames = self._signer.write(
+            msg_type,
+            content,
+            parent=request.parent,
+            metadata=metadata,
+            identities=request.identities,
+            buffers=buffers,
+            date=date,
+        )
+        self._send(self._routers[channel], frames)
+
+    def close(self) -> None:
+        """Deliver what is queued, as far as the clients take it in time, and close the sockets."""
+        for socket in (*self._routers.values(), self._iopub):
+            if self._loop is not None:
+                self._loop.remove_reader(socket.FD)
+            socket.close(_LINGER)
+        self._context.term()
+        self._heartbeat.destroy(linger=0)
+
+    def _bind(self, kind: int, port: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = _LINGER
+        # A reply, an idle or an input request is never dropped because a client is slow; what a
+        # cell may print is capped before it comes here.
+        socket.sndhwm = 0
+        if kind == zmq.ROUTER:
+            socket.router_handover = 1  # a client that reconnects takes its identity along
+        socket.bind(self._address(port))
+        self._restrict(port)
+        return socket
+
+    def _address(self, port: str) -> str:
+        transport, ip = self._connection["transport"], self._connection["ip"]
+        separator = ":" if transport == "tcp" else "-"
+        return f"{transport}://{ip}{separator}{self._connection[port]}"
+
+    def _restrict(self, port: str) -> None:
+        """Keep other users off an ipc socket, whatever the umask is."""
+        if self._connection["transport"] == "ipc":
+            path = self._address(port).removeprefix("ipc://")
+            if not path.startswith("@"):
+                os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+
+    def _start_heartbeat(self) -> None:
+        socket = self._heartbeat.socket(zmq.ROUTER)
+        socket.linger = 0
+        socket.bind(self._address("hb_port"))
+
+        def echo() -> None:
+            try:
+                zmq.proxy(socket, socket)
+            except zmq.ZMQError:
+                socket.close(0)  # the context was ended
+
+        threading.Thread(target=echo, name="heartbeat", daemon=True).start()
+
+    def _send(self, socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
+        try:
+            large = any(len(frame) > _COPIED for frame in frames)
+            socket.send_multipart(frames, zmq.NOBLOCK, copy=not large)
+        except zmq.ZMQError as error:
+            log.warning("a message was not sent: %s", error)
+        # ZMQ's descriptor is edge-triggered, and sending can consume the edge of a waiting message.
+        if self._loop is not None and not self._drain_scheduled:
+            self._drain_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        """Handle waiting messages, control first, until there are none or the turn is over."""
+        self._drain_scheduled = False
+        for _ in range(_TURN):
+            if not self._handle_one():
+                return
+        if self._loop is not None and not self._drain_scheduled:
+            self._drain_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _handle_one(self) -> bool:
+        for channel, socket in self._routers.items():
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                continue
+            try:
+                message = self._signer.read(frames)
+            except BadMessageError as error:
+                log.warning("a frontend's message on %s was dropped: %s", channel.name, error)
+            else:
+                self._on_message(channel, message)
+            return True
+        return self._welcome_one()
+
+    def _welcome_one(self) -> bool:
+        """Answer a new subscription (protocol 5.4's iopub_welcome)."""
+        try:
+            frame = self._iopub.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        if frame[:1] == b"\x01":
+            topic = frame[1:]
+            frames = self._signer.write(
+                "iopub_welcome",
+                {"subscription": topic.decode("utf-8", "replace")},
+                identities=(topic,),
+            )
+            self._send(self._iopub, frames)
+        return True

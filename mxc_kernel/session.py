@@ -1,0 +1,492 @@
+"""A sandboxed session: which policy is in force, and the child that runs under it.
+
+The policy of a sandbox is fixed at launch, so a change of policy means a new child; the user's
+names are carried over as opaque bytes. Knows frames, not Jupyter's messages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mxc_kernel.child import Child
+from mxc_kernel.errors import MxcKernelError, SandboxExecutionError, SandboxPolicyError
+from mxc_kernel.hostfiles import exists_unlinked
+from mxc_kernel.policy import Access, Ceiling, Policy, Request, load_ceiling, stamp
+from mxc_kernel.starter import SCRATCH, Launched, Starter
+from mxc_kernel.wire import Buffer, Channel
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from mxc_kernel.carrying import Carried, Snapshot, Transfer
+    from mxc_kernel.magics import MagicContext, Throwaway
+    from mxc_kernel.views import View
+
+__all__ = ["Session"]
+
+_REMEMBERED_DENIALS = 200  # cells whose evidence %denials can still show
+
+
+class Session:
+    """One kernel's sandbox over its life.
+
+    Args:
+        notebook_dir: the notebook's folder on the host.
+        python: the child's interpreter; None for the ceiling's or the default one.
+        arguments: command line for the child's IPKernelApp. It is as untrusted as the child.
+        environ: the host's environment.
+
+    Attributes:
+        request: what the session has asked for so far.
+        on_frame: called with every frame of the child in force.
+        on_exit: called when that child died by itself or was killed.
+        on_replaced: called when a new child has taken over.
+        on_guest_exit: called when a throwaway child died by itself or was killed.
+    """
+
+    def __init__(
+        self,
+        *,
+        notebook_dir: str,
+        python: str | None = None,
+        arguments: Sequence[str] = (),
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.request = Request()
+        self.on_frame: Callable[[Channel, list[bytes]], None] = lambda _channel, _parts: None
+        self.on_exit: Callable[[MxcKernelError], None] = lambda _error: None
+        self.on_replaced: Callable[[], None] = lambda: None
+        self.on_guest_exit: Callable[[MxcKernelError], None] = lambda _error: None
+        self._notebook_dir = notebook_dir
+        self._environ = environ
+        self._starter = Starter(notebook_dir, python, arguments, environ)
+        self._ceiling: Ceiling | None = None
+        self._stamp: object = None
+        self._child: Child | None = None
+        self._launched: Launched | None = None
+        self._clamped: tuple[Request, Policy] | None = None
+        self._told: Launched | None = None  # whose missing mounts the user has been told of
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._guest: Child | None = None  # a throwaway child, while it runs its cell
+        self._transfer: Transfer | None = None
+        self._abandoned: list[Child] = []
+        self._snapshot: Snapshot | None = None
+        self._denials: list[Mapping[str, object]] = []
+        self._lost_child = False
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Launch the first child, before the event loop and its imports exist.
+
+        What goes wrong here is not raised: the first cell meets it again and tells the user.
+        """
+        with contextlib.suppress(MxcKernelError):
+            settings = self._open().settings
+            self._launched = self._starter.start(self._clamp(self.request), settings)
+            self._child = self._launched.child
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Handle frames from now on."""
+        self._loop = loop
+        if self._child is not None:
+            self._adopt(self._child)
+            self._child.attach(loop)
+            _tell_magics(self._child)
+
+    def close(self) -> None:
+        """End the child and give everything back."""
+        if self._guest is not None:
+            self._guest.close()
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+        self._starter.close()
+
+    async def retire(self, channel: Channel, parts: Sequence[Buffer], grace: float) -> None:
+        """Send the child its last message and wait for it to end by itself.
+
+        Args:
+            channel: channel of the message.
+            parts: the message.
+            grace: seconds to wait before the child is killed.
+        """
+        import asyncio
+
+        if self._child is not None:
+            child, self._child = self._child, None
+            ended = asyncio.Event()
+            child.on_frame = lambda _channel, _parts: None
+            child.on_exit = lambda _error: ended.set()
+            child.send(channel, parts)
+            try:
+                await asyncio.wait_for(ended.wait(), grace)
+            except TimeoutError:
+                pass
+            finally:
+                child.close()
+
+    def kill(self, error: MxcKernelError) -> None:
+        """End the child that runs cells, for a reason of the host's own."""
+        child = self._guest or self._child
+        if child is not None:
+            child.close()
+            self._died(child, error)
+
+    # --- the child in force ---------------------------------------------------------------------
+
+    @property
+    def effective(self) -> Policy:
+        """What is in force, or would be if a child were launched now: request and ceiling, met."""
+        return self._clamp(self.request)
+
+    def policy_for(self, request: Request) -> Policy:
+        """Return what would be in force for a request."""
+        return self._clamp(request)
+
+    def refresh(self) -> None:
+        """Take note of ceiling files that changed on disk.
+
+        Within a session a ceiling only narrows; what it allows in addition counts after a restart.
+
+        Raises:
+            SandboxPolicyError: they can no longer be read, or say something wrong.
+        """
+        ceiling = self._open()
+        if stamp(ceiling.looked_at) != self._stamp:
+            newer = load_ceiling(notebook_dir=self._notebook_dir, environ=self._environ)
+            self._ceiling = ceiling.followed_by(newer)
+            self._stamp = stamp(self._ceiling.looked_at)
+            self._clamped = None
+
+    @property
+    def output_limit(self) -> int | None:
+        """Bytes of text that a cell may show; None while no ceiling can be read."""
+        try:
+            return self.effective.limits.output
+        except MxcKernelError:
+            return None
+
+    def send(self, channel: Channel, parts: Sequence[Buffer]) -> bool:
+        """Send a frame to the child; false where there is none."""
+        if self._child is None:
+            return False
+        self._child.send(channel, parts)
+        return True
+
+    def drop(self, request: Request, error: MxcKernelError) -> list[View]:
+        """End the child because it could not be narrowed to a request; the names are lost."""
+        from mxc_kernel import notices
+
+        self.request = request
+        if self._child is not None:
+            self._child.close()
+            self._child, self._lost_child = None, True
+            self.on_replaced()
+        return notices.dropped(error)
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in what the child runs."""
+        child = self._guest or self._child
+        if child is not None and child.alive:
+            child.interrupt()
+
+    def gone(self) -> SandboxExecutionError:
+        """Return the error for a cell whose child went away before it was sent."""
+        return SandboxExecutionError(
+            "the sandbox ended before the cell was run",
+            remedy="Run the cell again: it gets a fresh sandbox.",
+        )
+
+    # --- a child for a request ------------------------------------------------------------------
+
+    def must_relaunch(self, request: Request) -> bool:
+        """Whether the request needs another sandbox than the running one."""
+        if self._child is None or self._launched is None:
+            return False
+        wanted, process = self._clamp(request), self._child.process
+        return (
+            _enforced(wanted) != _enforced(self._launched.policy)
+            or not process.has_mounts(self._launched.mounts.covers)
+            or not (
+                process.group is None
+                or process.group.fits(wanted.limits.memory, wanted.limits.processes)
+            )
+        )
+
+    async def prepare(
+        self,
+        request: Request,
+        *,
+        renew: bool = False,
+        restore: bool = False,
+        strict: bool = False,
+    ) -> list[View]:
+        """Make sure that a child runs under a request, and adopt the request.
+
+        Where this fails or is cancelled, the old child and the old request stay.
+
+        Args:
+            request: all that the session asks for.
+            renew: start a new child even if the policy stays as it is.
+            restore: give the new child the names of the last snapshot, not the present ones.
+            strict: fail if a name cannot be carried.
+
+        Returns:
+            What the user should be told about it.
+
+        Raises:
+            MxcKernelError: no child can run under this request.
+        """
+        from mxc_kernel import notices
+        from mxc_kernel.carrying import AUTOMATIC, Snapshot, Transfer
+
+        if restore and self._snapshot is None:
+            raise SandboxPolicyError(
+                "there is no snapshot to go back to", remedy="%checkpoint takes one."
+            )
+        same = not (renew or restore or self.must_relaunch(request))
+        if self._child is not None and same and self._limited(self._child, request):
+            await self._child.ready(self._open().settings.start_timeout)
+            self.request = request
+            return self._take_notes()
+        old, copy = self._child, None
+        source: Child | Snapshot | None = self._snapshot if restore else old
+        launched = await self._started(request)
+        child, carried = launched.child, None
+        try:
+            if source is not None:
+                copy = Snapshot("a change of policy", AUTOMATIC) if source is old else None
+                transfer = Transfer(source, child, copy=copy, strict=strict)
+                carried = await self._transferred(transfer)
+        except BaseException:
+            child.close()
+            if copy is not None:
+                copy.close()
+            raise
+        self._child, self._launched, self.request = child, launched, request
+        if old is not None:
+            old.close()
+            self.on_replaced()
+        if copy is not None:
+            self._keep(copy)
+        fresh, self._lost_child = self._lost_child, False
+        notes = self._take_notes()
+        if restore and carried is not None and self._snapshot is not None:
+            return notes + notices.restored(self._snapshot, carried)
+        if carried is not None:
+            return notes + notices.relaunched(carried)
+        return notes + notices.fresh_after_death(self._snapshot) if fresh else notes
+
+    async def checkpoint(self) -> list[View]:
+        """Take a snapshot of the names now, to go back to by hand or after a death."""
+        from mxc_kernel import notices
+        from mxc_kernel.carrying import Snapshot, Transfer
+
+        assert self._child is not None
+        snapshot = Snapshot("%checkpoint")
+        try:
+            carried = await self._transferred(Transfer(self._child, copy=snapshot))
+        except BaseException:
+            snapshot.close()
+            raise
+        self._keep(snapshot)
+        return notices.checkpointed(snapshot, carried)
+
+    @contextlib.asynccontextmanager
+    async def throwaway(self, plan: Throwaway) -> AsyncIterator[Child]:
+        """Give a child that runs one cell under a request of its own, and end it afterwards.
+
+        Args:
+            plan: what it is granted, and which names go in and come out.
+
+        Raises:
+            MxcKernelError: it cannot run, or a named variable cannot go in or come out.
+        """
+        main = self._child
+        assert main is not None
+        child = (await self._started(plan.request)).child
+        self._guest = child
+        try:
+            if plan.names_in:
+                await self._share(main, child, plan.names_in, plan)
+            yield child
+        finally:
+            self._guest = None
+            child.close()
+
+    async def bring_out(self, child: Child, plan: Throwaway) -> None:
+        """Give the session the names that a throwaway child has made for it.
+
+        Raises:
+            MxcKernelError: a named variable cannot come out; the session gets none of them.
+        """
+        if plan.names_out and self._child is not None:
+            await self._share(child, self._child, plan.names_out, plan)
+
+    async def _share(
+        self, source: Child, target: Child, names: tuple[str, ...], plan: Throwaway
+    ) -> None:
+        from mxc_kernel.carrying import Transfer
+
+        named = (json.dumps(names).encode(), b"objects" if plan.objects else b"plain")
+        transfer = Transfer(source, target, dump=(b"export", *named), begin=(b"merge", *named))
+        carried = await self._transferred(transfer)
+        if carried.lost:
+            lost = ", ".join(f"{name} ({why})" for name, why in dict(carried.lost[::-1]).items())
+            raise SandboxPolicyError(
+                f"these names could not be passed on: {lost}",
+                remedy="Pass plain data: numbers, text, lists, dicts and arrays; or --objects.",
+            )
+
+    def magic_context(self) -> MagicContext:
+        """Return what policy magics may know of the session."""
+        from mxc_kernel.magics import MagicContext
+
+        ceiling = self._open()
+        return MagicContext(
+            ceiling=ceiling,
+            request=self.request,
+            notebook_dir=self._notebook_dir,
+            contract=lambda policy: self._starter.contract_text(policy, ceiling.settings),
+            denials=tuple(self._denials),
+            sandbox_readonly=self._starter.readonly,
+            scratch=SCRATCH,
+            sandbox=lambda: self._starter.facts(self._child, ceiling.settings),
+        )
+
+    def explain(self, evidence: object) -> list[View]:
+        """Return the notes on what a cell reported as blocked. The evidence is the child's word."""
+        from mxc_kernel import denials
+
+        if not isinstance(evidence, dict) or not evidence.get("denials"):
+            return []
+        self._denials = [*self._denials, evidence][-_REMEMBERED_DENIALS:]
+        view = denials.explain(
+            evidence,
+            ceiling=self._open(),
+            effective=self.effective,
+            readonly=self._starter.readonly,
+            scratch=SCRATCH,
+            exists=exists_unlinked,
+            notebook_dir=None if self._starts_in_notebook_dir() else self._notebook_dir,
+        )
+        return [view] if view is not None else []
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _open(self) -> Ceiling:
+        """Read the ceiling, once."""
+        if self._ceiling is None:
+            self._ceiling = load_ceiling(notebook_dir=self._notebook_dir, environ=self._environ)
+            self._stamp = stamp(self._ceiling.looked_at)
+            self.request = self._ceiling.start
+        return self._ceiling
+
+    def _clamp(self, request: Request) -> Policy:
+        """Return what is in force for a request, worked out once for each (about 5 ms)."""
+        if self._clamped is None or self._clamped[0] is not request:
+            self._clamped = (request, self._open().clamp(request))
+        return self._clamped[1]
+
+    def _take_notes(self) -> list[View]:
+        """Return what the last launch could not mount, once."""
+        from mxc_kernel import notices
+
+        launched, told = self._launched, self._told
+        self._told = launched
+        return notices.not_mounted(launched.mounts) if launched and launched is not told else []
+
+    def _limited(self, child: Child, request: Request) -> bool:
+        """Give the running child a request's limits; false where that failed."""
+        limits, group = self._clamp(request).limits, child.process.group
+        return group is None or group.set(limits.memory, limits.processes)
+
+    def _starts_in_notebook_dir(self) -> bool:
+        launched = self._launched
+        return (
+            launched is not None
+            and launched.mounts.filesystem.access(self._notebook_dir) > Access.NONE
+        )
+
+    async def _started(self, request: Request) -> Launched:
+        """Launch a child and wait for its handshake."""
+        assert self._loop is not None
+        settings = self._open().settings
+        launched = self._starter.start(self._clamp(request), settings)
+        child = launched.child
+        try:
+            self._adopt(child)
+            child.attach(self._loop)
+            _tell_magics(child)
+            await child.ready(settings.start_timeout)
+        except BaseException:
+            child.close()
+            raise
+        return launched
+
+    def _adopt(self, child: Child) -> None:
+        child.on_frame = lambda channel, parts: self._frame(child, channel, parts)
+        child.on_exit = lambda error: self._died(child, error)
+
+    def _frame(self, child: Child, channel: Channel, parts: list[bytes]) -> None:
+        if channel is not Channel.STATE:
+            if child in (self._child, self._guest):
+                self.on_frame(channel, parts)
+        elif child in self._abandoned:
+            # What a transfer that was given up has left in the pipe belongs to no other.
+            if parts[:1] == [b"dumped"]:
+                self._abandoned.remove(child)
+        elif self._transfer is not None:
+            self._transfer.frame(child, parts)
+
+    def _died(self, child: Child, error: MxcKernelError) -> None:
+        if self._transfer is not None:
+            self._transfer.died(child, error)
+        if child is self._child:
+            self._child = None
+            # A child that did not come as far as running a cell took no names with it.
+            self._lost_child = self._lost_child or child.alive
+            self.on_exit(error)
+        elif child is self._guest:
+            self.on_guest_exit(error)
+
+    async def _transferred(self, transfer: Transfer) -> Carried:
+        self._transfer = transfer
+        try:
+            return await transfer.run()
+        except BaseException:
+            if transfer.packing and isinstance(transfer.source, Child):
+                self._abandoned.append(transfer.source)
+                transfer.source.interrupt()
+            raise
+        finally:
+            self._transfer = None
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the last one, if it is whole."""
+        if snapshot.carried is None:
+            snapshot.close()
+            return
+        if self._snapshot is not None:
+            self._snapshot.close()
+        self._snapshot = snapshot
+
+
+def _tell_magics(child: Child) -> None:
+    """Tell the child the magics' help; not in the HELLO, which must not wait for their import."""
+    from mxc_kernel import magics
+
+    child.send(Channel.HELLO, [b"magics", json.dumps(magics.describe()).encode()])
+
+
+def _enforced(policy: Policy) -> tuple[object, ...]:
+    """Return what of a policy is fixed at launch; the rest the host applies as it goes."""
+    return policy.filesystem, policy.network, policy.environment

@@ -1,0 +1,239 @@
+"""Everything that it takes to start a child under a policy.
+
+The verified executable, the user that it runs as, the interpreter, the environment and the limits
+are found once for a kernel and serve all of its children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mxc_kernel.child import Child
+from mxc_kernel.errors import MxcKernelError
+from mxc_kernel.mxc import binary, bundle, cgroup, contract, identity, launcher, runtime
+from mxc_kernel.policy import NATIVE, Access, MountPlan, Policy, Settings, plan_mounts
+
+if TYPE_CHECKING:
+    from mxc_kernel.magics import SandboxFacts
+
+__all__ = ["SCRATCH", "Launched", "Starter"]
+
+SCRATCH = "/tmp/scratch"  # noqa: S108  # inside the sandbox, on its private tmpfs
+# In memory IPython's two connections would each have a database of their own, and a search would
+# find nothing. Outside of scratch, so that it is not carried over while it is open.
+_HISTORY = "/tmp/history.sqlite"  # noqa: S108
+
+# What a terminal or a frontend tells every kernel; none of it is a secret of the host.
+_FRONTEND_NAMES = ("COLUMNS", "LINES", "TERM", "JPY_SESSION_NAME")
+
+# Installed beside the child's packages it would be visible with them. The child needs none of it.
+_PACKAGE = os.path.dirname(os.path.realpath(__file__))
+
+_ENFORCED = (
+    ("files", "Linux: only what is granted is mounted, by bubblewrap"),
+    ("network", "Linux: a network namespace of its own, with no way out"),
+    ("processes of others", "Linux: a process namespace of its own, no capabilities"),
+    ("time for a cell", "the kernel's host process: interrupt, then kill"),
+    ("output of a cell", "the kernel's host process: capped and redacted"),
+    ("displays and help texts", "the kernel's host process: by the level of [output] html"),
+    ("messages of widgets", "not filtered yet"),
+)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A child and what it was launched with, which is fixed until the next one.
+
+    Attributes:
+        child: the child; its handshake is still to come.
+        policy: the policy that it runs under.
+        mounts: that policy's paths, as they were on the disk.
+    """
+
+    child: Child
+    policy: Policy
+    mounts: MountPlan
+
+
+class Starter:
+    """Starts the children of one kernel.
+
+    Args:
+        notebook_dir: the notebook's folder on the host.
+        python: the child's interpreter; None for the operator's choice or the default one.
+        arguments: command line for the child's IPKernelApp. It is as untrusted as the child.
+        environ: the host's environment.
+    """
+
+    def __init__(
+        self,
+        notebook_dir: str,
+        python: str | None,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+    ) -> None:
+        self._notebook_dir = notebook_dir
+        self._python = python
+        self._arguments = list(arguments)
+        self._environ = environ
+        self._binary: binary.VerifiedBinary | None = None
+        self._lease: identity.Lease | None = None
+        self._interpreter: runtime.Interpreter | None = None
+        # Hashing the executable takes about 30 ms and needs no interpreter lock.
+        self._verifying = threading.Thread(target=self._verify_ahead)
+        self._verifying.start()
+
+    @property
+    def readonly(self) -> tuple[str, ...]:
+        """Host paths of the interpreter that every child sees."""
+        return self._interpreter.readonly if self._interpreter else ()
+
+    def start(self, policy: Policy, settings: Settings) -> Launched:
+        """Start a child under a policy.
+
+        Args:
+            policy: what is in force. Nothing else decides what is granted.
+            settings: the operator's settings.
+
+        Raises:
+            MxcKernelError: a prerequisite is missing or a grant cannot be had.
+        """
+        executable = self._verified(settings)
+        user = self._user(settings)
+        workload, python = self._workload(policy, settings)
+        mounts = plan_mounts(policy.filesystem)
+        if user is not None:
+            identity.check_reachable(
+                user,
+                [*((p, False) for p in mounts.readonly), *((p, True) for p in mounts.readwrite)],
+            )
+        request = json.dumps(contract.render(mounts, policy.network, workload)).encode()
+        group = cgroup.create(policy.limits.memory, policy.limits.processes)
+        try:
+            process = launcher.launch(executable, binary.bwrap_directory(), request, user, group)
+        except BaseException:
+            group.close()
+            raise
+        child = Child(process, bundle.build(python.magic))
+        child.greet(self._greeting(mounts))
+        return Launched(child, policy, mounts)
+
+    def contract_text(self, policy: Policy, settings: Settings) -> str:
+        """Return the request to the executable for a policy, for people to read."""
+        workload, _ = self._workload(policy, settings)
+        rendered = contract.render(plan_mounts(policy.filesystem), policy.network, workload)
+        return json.dumps(rendered, indent=2, ensure_ascii=False)
+
+    def facts(self, child: Child | None, settings: Settings) -> SandboxFacts:
+        """Return what the host knows of the running sandbox, for ``%sandbox``."""
+        from mxc_kernel.magics import SandboxFacts
+
+        executable = self._verified(settings)
+        process = child.process if child is not None else None
+        uid = self._lease.identity.uid if self._lease is not None else os.getuid()
+        return SandboxFacts(
+            executable=executable.source,
+            version=executable.version,
+            sha256=executable.sha256,
+            backend="bubblewrap",
+            pid=process.workload() if process else None,
+            uptime=time.monotonic() - process.started if process else None,
+            memory=process.memory() if process else None,
+            user=f"uid {uid}",
+            enforced=(*_ENFORCED, *_limits_enforced(process.group if process else None)),
+        )
+
+    def close(self) -> None:
+        """Give the uid and the executable back. End the children first."""
+        self._verifying.join()
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
+        if self._binary is not None:
+            self._binary.close()
+            self._binary = None
+
+    def _verify_ahead(self) -> None:
+        # What goes wrong here is met again, and then told, when a child is started.
+        with contextlib.suppress(MxcKernelError):
+            self._binary = binary.open_verified(None, self._environ)
+
+    def _verified(self, settings: Settings) -> binary.VerifiedBinary:
+        """Return the verified executable: the one that the operator names, if any is named."""
+        self._verifying.join()
+        if self._binary is not None and settings.executable not in (None, self._binary.source):
+            self._binary.close()
+            self._binary = None
+        if self._binary is None:
+            self._binary = binary.open_verified(settings.executable, self._environ)
+        return self._binary
+
+    def _user(self, settings: Settings) -> identity.Identity | None:
+        """Return whom the sandbox runs as, if not as ourselves."""
+        if os.geteuid() != 0:
+            return None
+        if self._lease is None:
+            first, last = settings.uids
+            self._lease = identity.lease(range(first, last + 1))
+        return self._lease.identity
+
+    def _workload(
+        self, policy: Policy, settings: Settings
+    ) -> tuple[contract.Workload, runtime.Interpreter]:
+        if self._interpreter is None:
+            configured, user = self._python or settings.python, self._user(settings)
+            self._interpreter = (
+                runtime.describe(configured, user) if configured else runtime.default(user)
+            )
+        python = self._interpreter
+        visible = any(NATIVE.within(_PACKAGE, path) for path in python.readonly)
+        workload = contract.Workload(
+            name=f"mxc-python-{os.getpid()}",
+            command=tuple(bundle.command(python.executable)),
+            cwd="/tmp",  # noqa: S108  # the worker moves on to its own folder
+            environment=self._environment(policy, python),
+            readonly=python.readonly,
+            hidden=(_PACKAGE,) if visible else (),
+        )
+        return workload, python
+
+    def _environment(self, policy: Policy, python: runtime.Interpreter) -> dict[str, str]:
+        """Return the child's whole environment. It is visible in the launcher's argument list."""
+        shown = {n: self._environ[n] for n in _FRONTEND_NAMES if n in self._environ}
+        return {
+            "LANG": "C.UTF-8",
+            **shown,
+            **policy.passes(self._environ),
+            "PATH": f"{os.path.dirname(python.executable)}:/usr/bin:/bin",
+            "HOME": SCRATCH,
+            "TMPDIR": SCRATCH,
+            "IPYTHONDIR": f"{SCRATCH}/.ipython",
+            "MPLCONFIGDIR": f"{SCRATCH}/.matplotlib",
+            "XDG_CACHE_HOME": f"{SCRATCH}/.cache",
+            "XDG_CONFIG_HOME": f"{SCRATCH}/.config",
+            "XDG_DATA_HOME": f"{SCRATCH}/.local/share",
+        }
+
+    def _greeting(self, mounts: MountPlan) -> dict[str, object]:
+        """Return what the worker is told in its HELLO."""
+        granted = mounts.filesystem.access(self._notebook_dir) > Access.NONE
+        return {
+            "cwd": self._notebook_dir if granted else None,
+            "scratch": SCRATCH,
+            "execution_count": 1,
+            "history": _HISTORY,
+            "argv": self._arguments,
+        }
+
+
+def _limits_enforced(group: cgroup.Group | None) -> tuple[tuple[str, str], ...]:
+    """Say what holds the limits that depend on the machine."""
+    rows = (("memory", "memory"), ("processes", "number of processes"))
+    return tuple((what, group.how(limit) if group else "no sandbox runs") for limit, what in rows)

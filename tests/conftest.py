@@ -1,0 +1,40 @@
+"""What every test of the sandbox needs: a set-up machine and folders that the sandbox can reach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Time is never a reason to fail here. In CI the examples are always the same, so that a change is
+# judged by what it changed; new ones are looked for on developers' machines.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def installed_kernelspec() -> str:
+    """The kernel's name, as this environment's kernelspec registers it (`make setup` ran)."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    name = "mxc-python"
+    KernelSpecManager().get_kernel_spec(name)
+    return name
+
+
+@pytest.fixture
+def sandbox_folder() -> Iterator[Path]:
+    """An empty folder whose way is open to the uid that a sandbox is given when started as root.
+
+    pytest's own ``tmp_path`` lies below a 0700 folder.
+    """
+    path = Path(tempfile.mkdtemp(prefix="mxc-kernel-test-", dir="/var/tmp"))
+    path.chmod(0o755)
+    yield Path(os.path.realpath(path))
+    shutil.rmtree(path)
