@@ -1,0 +1,37 @@
+"""``mxc-kernel doctor``: what works on this machine, what does not, and what to do about it.
+
+Every check is a function of its own that takes what it looks at as arguments, so that each can be
+tried on a broken setting. None of them changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mxc_kernel.doctor import jupyter, launch, system
+from mxc_kernel.doctor.check import Check, Status, as_json, render
+
+__all__ = ["Check", "Status", "as_json", "examine", "render"]
+
+
+def examine() -> Iterator[Check]:
+    """Yield the result of every check, in the order in which to mend what is broken."""
+    settings = jupyter.settings()
+    checks: tuple[Callable[[], Check], ...] = (
+        system.check_python,
+        lambda: system.check_executable(settings),
+        system.check_bubblewrap,
+        lambda: system.check_namespaces(settings),
+        lambda: system.check_identity(settings),
+        lambda: system.check_interpreter(settings),
+        jupyter.check_ceiling,
+        jupyter.check_kernelspec,
+        jupyter.check_operator,
+    )
+    broken = []
+    for check in checks:
+        result = check()
+        if result.status is Status.FAIL:
+            broken.append(result.name)
+        yield result
+    yield launch.check_launch(broken)
