@@ -1,0 +1,1 @@
+"""Measures the kernel against plain ipykernel: ``python -P -m benchmarks``."""
