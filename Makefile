@@ -1,0 +1,45 @@
+# Everything runs from .venv in this folder; nothing is installed anywhere else but by `setup`.
+.DEFAULT_GOAL := help
+.PHONY: help venv setup demo test lint screenshot bench clean
+.DELETE_ON_ERROR:
+unexport PYTHONPATH PYTHONHOME
+
+bin := .venv/bin
+# -P: a file in the current folder is never imported in place of a library.
+python := $(bin)/python -P
+# Newer than what it depends on means: nothing to install, nothing to download.
+stamp := .venv/.installed
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s  %s\n", $$1, $$2}'
+
+venv: $(stamp) ## Create .venv with the package and its tools (PYTHON=... chooses the interpreter)
+
+$(stamp): pyproject.toml constraints.txt .ci/make-venv $(wildcard kernelspec/*)
+	@.ci/make-venv
+	@touch $@
+
+setup: venv ## Fetch and verify what the sandbox needs: the MXC executable, bubblewrap, a runtime
+	@$(bin)/mxc-kernel setup --extra demo --constraints constraints.txt
+
+demo: setup ## Run every notebook in notebooks/ in the real sandbox and check what came out
+	@$(python) notebooks/demo
+
+test: setup ## Run the whole test suite
+	@$(python) -m pytest -q
+
+lint: venv ## Check style (ruff) and types (mypy)
+	@$(bin)/ruff check --quiet .
+	@$(bin)/ruff format --check --quiet .
+	@$(bin)/mypy
+
+screenshot: setup ## Take the picture for README anew (installs JupyterLab; needs Chromium)
+	@$(bin)/pip install --quiet jupyterlab playwright
+	@$(python) tests/browser/screenshot.py docs/blocked-write.png --home /home/ada
+
+bench: setup ## Measure against plain ipykernel
+	@$(python) -m benchmarks
+
+clean: ## Remove .venv and every cache in this folder
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
