@@ -80,7 +80,9 @@ def test_what_is_accepted_is_what_shlex_reads(text: str) -> None:
         words = split(text)
     except WordError:
         return
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    # In double quotes a shell also takes the backslash from these; shlex leaves it there.
+    read = text.replace("\\$", "$").replace("\\`", "`")
+    lexer = shlex.shlex(read, posix=True, punctuation_chars=False)
     lexer.whitespace_split = True
     lexer.commenters = ""
     expected: list[str] = []
