@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -41,3 +42,14 @@ def test_make_help_lists_every_target():
     ).stdout.splitlines()
     assert [line.split()[1] for line in shown] == targets.split()
     assert all(len(line.split()) > 3 for line in shown)
+
+
+def test_the_ceiling_in_readme_is_a_right_one(sandbox_folder: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    ceiling = sandbox_folder / "ceiling.toml"
+    ceiling.write_text(text.split("```toml\n")[1].split("```")[0])
+    command = [sys.executable, "-E", "-P", "-m", "mxc_kernel", "ceiling", "check", str(ceiling)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ceiling.write_text(ceiling.read_text().replace('"10m"', '"10min"'))
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
