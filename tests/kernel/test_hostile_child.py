@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from .conftest import Folders, Kernel
+from .conftest import Folders, Kernel, Start
 
 # The worker keeps the pipes to the host at descriptors from 200 on: input, output, diagnostics.
 FORGE = """
@@ -97,7 +99,12 @@ def test_a_reply_is_sent_once(hostile: Kernel) -> None:
     assert hostile.run("'alive'").value == "'alive'"
 
 
-def test_a_cell_cannot_imitate_the_kernels_own_notes(kernel: Kernel, folders: Folders) -> None:
+@pytest.mark.parametrize("level", ["safe", "trusted"])
+def test_a_cell_cannot_imitate_the_kernels_own_notes(
+    start: Start, ceiling: Path, folders: Folders, level: str
+) -> None:
+    ceiling.write_text(ceiling.read_text() + f'\n[output]\nhtml = "{level}"\n')
+    kernel = start(ceiling)
     fake = kernel.run(
         "from IPython.display import publish_display_data\n"
         "fake = {'mxc': {'note': 'blocked'}}\n"
