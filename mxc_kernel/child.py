@@ -1,5 +1,8 @@
 """The host's end of the pipes to one sandboxed child.
 
+Reading never stops, whatever the frontends do: what they cannot take yet is left lying here, at
+most a window of it, and the child waits for credit. So its replies and its end are always heard.
+
 Started before the event loop exists, so that the child's start-up and the host's own imports run
 side by side; :meth:`Child.attach` hands the descriptors to the loop afterwards.
 """
@@ -7,28 +10,29 @@ side by side; :meth:`Child.attach` hands the descriptors to the loop afterwards.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import secrets
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mxc_kernel.errors import SandboxExecutionError, SandboxTimeoutError
-from mxc_kernel.wire import Buffer, Channel, FrameReader, WireError, encode
+from mxc_kernel.errors import (
+    SandboxAttestationError,
+    SandboxExecutionError,
+    SandboxTimeoutError,
+)
+from mxc_kernel.outgoing import Outgoing
+from mxc_kernel.wire import METERED, Buffer, Channel, Debt, Frame, FrameReader, WireError
 
 if TYPE_CHECKING:
     import asyncio
 
+    from mxc_kernel.mxc.attestation import Fact
     from mxc_kernel.mxc.launcher import SandboxProcess
 
 __all__ = ["Child"]
 
-log = logging.getLogger(__name__)
-
-_WRITE_AT_ONCE = 64  # buffers in one gather write; IOV_MAX is 1024 and more gains nothing
 _BACKLOG = 16 << 20  # unsent bytes from which a producer should wait
 _READ_TURN = 0.005  # seconds of frames handled before the loop may turn to something else
 
@@ -42,30 +46,37 @@ class Child:
 
     Attributes:
         on_frame: called with the channel and parts of every frame after the handshake.
+        on_hello: called with what the child says of itself, before it is sent or asked anything
+            more than its settings; returns what holds for it, or raises to have it killed.
         on_exit: called once with the error that describes the child's end, unless :meth:`close`
             was called first.
         alive: the child has come as far as sending messages.
         facts: what the child said of itself in its HELLO; untrusted.
+        attested: what ``on_hello`` returned.
     """
 
     def __init__(self, process: SandboxProcess, bundle: bytes) -> None:
         self.process = process
         self.on_frame: Callable[[Channel, list[bytes]], None] = lambda _channel, _parts: None
         self.on_exit: Callable[[SandboxExecutionError], None] = lambda _error: None
+        self.on_hello: Callable[[Mapping[str, object]], tuple[Fact, ...]] = lambda _facts: ()
         self.alive = False
         self.facts: dict[str, object] = {}
-        self._nonce = secrets.token_bytes(16)
-        self._reader = FrameReader(process.stdout)
-        self._unsent: deque[memoryview] = deque()
-        self._backlog = 0
-        self._paused = False
+        self.attested: tuple[Fact, ...] = ()
+        self._nonce = os.urandom(16)
+        self._reader = FrameReader(process.stdout, self._arrived)
+        self._debt = Debt()
+        self._outgoing = Outgoing(bundle)
+        self._outgoing.opened = False
+        self._held: set[Channel] = set()
+        self._lying: dict[Channel, deque[list[bytes]]] = {c: deque() for c in METERED}
         self._drained: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: asyncio.Future[None] | None = None
         self._greeted = False
         self._closed = False
         self._wants_to_write = False
-        self._queue([bundle])
+        self._flush()
 
     def greet(self, settings: Mapping[str, object]) -> None:
         """Send the HELLO, with what the worker is to know before it starts ipykernel."""
@@ -109,12 +120,16 @@ class Child:
         Raises:
             WireError: the frame is over the limits of the wire.
         """
-        self._queue(encode(channel, parts))
+        if self._closed:
+            return
+        self._outgoing.add(channel, parts)
+        if not self._wants_to_write:
+            self._flush()
 
     @property
     def backed_up(self) -> bool:
         """Whether so much waits to be written that a producer should wait."""
-        return self._backlog > _BACKLOG
+        return self._outgoing.size > _BACKLOG
 
     async def drained(self) -> None:
         """Wait until the child has taken what was backed up, or is gone."""
@@ -124,18 +139,15 @@ class Child:
             self._drained = asyncio.Event()
             await self._drained.wait()
 
-    def pause(self) -> None:
-        """Read nothing from the child, which then waits when its pipe is full."""
-        if self._loop is not None and not self._closed:
-            self._paused = True
-            self._loop.remove_reader(self.process.stdout)
+    def hold(self, channel: Channel) -> None:
+        """Leave lying what comes on a metered channel; with its credit used up, the child waits."""
+        self._held.add(channel)
 
-    def resume(self) -> None:
-        """Read again."""
-        if self._loop is not None and self._paused and not self._closed:
-            self._paused = False
-            self._loop.add_reader(self.process.stdout, self._readable)
-            self._loop.call_soon(self._readable)  # whole frames may stand in the reader's buffer
+    def release(self, channel: Channel) -> None:
+        """Take what was left lying, and let the child go on."""
+        self._held.discard(channel)
+        if self._loop is not None and not self._closed:
+            self._loop.call_soon(self._readable)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the child runs, and SIGINT in its subprocesses."""
@@ -147,7 +159,9 @@ class Child:
         if self._closed:
             return
         self._closed = True
-        self._forget_unsent()
+        self._outgoing.clear()
+        if self._drained is not None:
+            self._drained.set()
         if self._loop is not None:
             self._loop.remove_reader(self.process.stdout)
             self._loop.remove_reader(self.process.stderr)
@@ -159,45 +173,17 @@ class Child:
         """Whether the sandbox is gone."""
         return self._closed
 
-    def _queue(self, buffers: Sequence[Buffer]) -> None:
-        if self._closed:
-            return
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
-        self._unsent.extend(views)
-        self._backlog += sum(map(len, views))
-        if not self._wants_to_write:
-            self._flush()
-
     def _flush(self) -> None:
+        full = False
         try:
-            while self._unsent:
-                written = os.writev(
-                    self.process.stdin, [self._unsent[i] for i in range(self._batch())]
-                )
-                self._backlog -= written
-                while written:
-                    first = self._unsent[0]
-                    if written < len(first):
-                        self._unsent[0] = first[written:]
-                        break
-                    written -= len(first)
-                    self._unsent.popleft()
+            self._outgoing.write(self.process.stdin)
         except BlockingIOError:
-            pass
+            full = True
         except BrokenPipeError:
-            self._forget_unsent()  # the end of its stdout tells the rest
+            self._outgoing.clear()  # the end of its stdout tells the rest
         if self._drained is not None and not self.backed_up:
             self._drained.set()
-        self._watch_writes(bool(self._unsent))
-
-    def _forget_unsent(self) -> None:
-        self._unsent.clear()
-        self._backlog = 0
-        if self._drained is not None:
-            self._drained.set()
-
-    def _batch(self) -> int:
-        return min(len(self._unsent), _WRITE_AT_ONCE)
+        self._watch_writes(full)
 
     def _watch_writes(self, wanted: bool) -> None:
         if self._loop is None or wanted == self._wants_to_write:
@@ -208,18 +194,37 @@ class Child:
         else:
             self._loop.remove_writer(self.process.stdin)
 
+    def _arrived(self, channel: Channel, cost: int) -> None:
+        self._debt.take(channel, cost)
+        if channel in METERED and channel not in self._held:
+            self._give_back(channel)
+
+    def _give_back(self, channel: Channel) -> None:
+        due = self._debt.due(channel) if not self._lying[channel] else None
+        if due is not None:
+            self.send(Channel.CREDIT, due)
+
+    def _frames(self) -> Iterator[Frame]:
+        """Yield what was left lying and may be taken now, then what comes."""
+        for channel, lying in self._lying.items():
+            while lying and channel not in self._held:
+                yield channel, lying.popleft()
+            if channel not in self._held:
+                self._give_back(channel)
+        for channel, parts in self._reader.frames():
+            if channel in METERED and (channel in self._held or self._lying[channel]):
+                self._lying[channel].append(parts)
+            else:
+                yield channel, parts
+
     def _readable(self) -> None:
-        if self._closed or self._paused:
+        if self._closed:
             return
         until = time.monotonic() + _READ_TURN
         try:
-            for channel, parts in self._reader.frames():
-                if self._greeted:
-                    self.alive = True
-                    self.on_frame(channel, parts)
-                else:
-                    self._greet(channel, parts)
-                if self._closed or self._paused:
+            for channel, parts in self._frames():
+                self._take(channel, parts)
+                if self._closed:
                     return
                 if time.monotonic() > until:
                     # Whole frames may stand in the reader's buffer: come back without waiting for
@@ -228,13 +233,34 @@ class Child:
                     self._loop.call_soon(self._readable)
                     return
         except EOFError:
+            self._take_the_rest()
             self._ended("")
         except WireError as error:
             # A child that breaks the protocol is not reasoned with.
             self._ended(f"it broke the protocol: {error}")
+        except SandboxAttestationError as error:
+            self._end(error)
         except Exception as error:  # a bug of ours must end in an answer, not a hang
-            log.exception("the host failed on a frame")
+            import logging  # costs 10 ms, and this module is loaded before the sandbox is launched
+
+            logging.getLogger(__name__).exception("the host failed on a frame")
             self._ended(f"the host failed on what it sent: {error!r}")
+
+    def _take(self, channel: Channel, parts: list[bytes]) -> None:
+        if not self._greeted:
+            self._greet(channel, parts)
+        elif channel is Channel.CREDIT:
+            self._outgoing.allowance.refill(parts)
+            self._flush()
+        else:
+            self.alive = True
+            self.on_frame(channel, parts)
+
+    def _take_the_rest(self) -> None:
+        """Take what was left lying when the child has ended; there is no more to hold back."""
+        for channel, lying in self._lying.items():
+            while lying and not self._closed:
+                self._take(channel, lying.popleft())
 
     def _greet(self, channel: Channel, parts: list[bytes]) -> None:
         if channel is not Channel.HELLO or len(parts) != 2 or parts[0] != self._nonce:
@@ -244,7 +270,11 @@ class Child:
         except (ValueError, RecursionError):
             raise WireError("no handshake") from None
         self.facts = facts if isinstance(facts, dict) else {}
+        self.attested = self.on_hello(self.facts)
         self._greeted = True
+        # Nothing of the user's was written before: the pipe could carry code to be completed.
+        self._outgoing.opened = True
+        self._flush()
         assert self._ready is not None
         if not self._ready.done():
             self._ready.set_result(None)
@@ -269,7 +299,10 @@ class Child:
             if self.alive
             else "Run `mxc-kernel doctor`."
         )
-        error = SandboxExecutionError(message, remedy=remedy)
+        self._end(SandboxExecutionError(message, remedy=remedy))
+
+    def _end(self, error: SandboxExecutionError) -> None:
+        self.close()
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
         self.on_exit(error)

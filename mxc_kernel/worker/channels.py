@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,17 @@ class IOPubSocket:
         self._forked = ForkedOutput(transport) if hasattr(os, "fork") else None
 
     def send_multipart(self, message: Sequence[Any], *_args: Any, **_kwargs: Any) -> None:
-        """Send ``[*topics, delimiter, signature, header, parent, metadata, content, *buffers]``."""
+        """Send ``[*topics, delimiter, signature, header, parent, metadata, content, *buffers]``.
+
+        Blocks while the host gives no credit.
+        """
         parts = list(message[list(message).index(_DELIMITER) + 2 :])
+        try:
+            self._send(parts)
+        except WireError as error:
+            self._send(_refusal(parts, error))
+
+    def _send(self, parts: Sequence[Any]) -> None:
         if self._forked is not None and os.getpid() != self._process:
             self._forked.send(parts)
         else:
@@ -43,6 +53,15 @@ class IOPubSocket:
 
     def close(self) -> None:
         """Do nothing: the transport outlives the thread that uses this."""
+
+
+def _refusal(parts: Sequence[Any], error: WireError) -> list[bytes]:
+    """Return the message that tells the user of one that cannot be sent."""
+    header = json.loads(bytes(parts[0]))
+    text = f"[{header['msg_type']} not sent: {error}]\n"
+    header["msg_type"] = "stream"
+    content = {"name": "stderr", "text": text}
+    return [json.dumps(header).encode(), bytes(parts[1]), b"{}", json.dumps(content).encode()]
 
 
 class Pump:

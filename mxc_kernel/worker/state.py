@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StateExchange"]
 
-_CHUNK = 1 << 20  # bytes in one frame; small enough that replies are not held up
-_WAITING = 8  # chunks read ahead of a load; the pipe holds the host back beyond
+_CHUNK = 1 << 20  # bytes in one frame
+_WAITING = 8  # chunks read ahead of a load; beyond that the host gets no credit for more
 
 
 class StateExchange:
@@ -45,9 +45,10 @@ class StateExchange:
         self._transport = transport
         self._shell = shell
         self._scratch = scratch
-        self._chunks: queue.Queue[bytes | None] = queue.Queue(_WAITING)
+        self._chunks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._loading = False
+        transport.full = self._full
         # Nobody else can guess it, so no message of a frontend is taken for this one.
         header = {"msg_id": f"mxc-{os.urandom(16).hex()}", "msg_type": "mxc_state", "session": ""}
         self._header = json.dumps(header).encode()
@@ -86,6 +87,13 @@ class StateExchange:
             if operation == b"load":
                 self._loading = False
             self._chunks.put(parts[1] if operation == b"chunk" else None)
+
+    def _full(self) -> bool:
+        """Whether enough lies here that the host should wait; the pipe's reader never does."""
+        return self._chunks.qsize() >= _WAITING
+
+    def _taken(self) -> None:
+        self._transport.give_back(Channel.STATE)
 
     def is_call(self, message: Sequence[Any]) -> bool:
         """Return whether a message, as ipykernel's shell channel delivers it, is the posted one."""
@@ -127,7 +135,7 @@ class StateExchange:
         self._take(lambda source: exchange.merge(self._shell, source, names, objects=objects))
 
     def _take(self, load: Callable[[ChunkSource], Report]) -> None:
-        source = ChunkSource(self._chunks)
+        source = ChunkSource(self._chunks, self._taken)
         try:
             content = load(source).content()
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001
@@ -168,10 +176,18 @@ class ChunkSink:
 
 
 class ChunkSource:
-    """The stream as it was, from a queue of chunks that None ends."""
+    """The stream as it was, from a queue of chunks that None ends.
 
-    def __init__(self, chunks: queue.Queue[bytes | None]) -> None:
+    Args:
+        chunks: the queue.
+        on_taken: called after each chunk that was taken out.
+    """
+
+    def __init__(
+        self, chunks: queue.SimpleQueue[bytes | None], on_taken: Callable[[], None]
+    ) -> None:
         self._chunks = chunks
+        self._on_taken = on_taken
         self._chunk = memoryview(b"")
         self._ended = False
 
@@ -194,9 +210,11 @@ class ChunkSource:
         """Take the rest of the stream out of the queue."""
         while not self._ended:
             self._ended = self._chunks.get() is None
+            self._on_taken()
 
     def _next(self) -> None:
         chunk = None if self._ended else self._chunks.get()
+        self._on_taken()
         if chunk is None:
             self._ended = True
             raise EOFError("the state is not whole")

@@ -6,14 +6,26 @@ from __future__ import annotations
 import codecs
 import os
 import select
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ipykernel.iostream import OutStream
 
-__all__ = ["CellStream"]
+from mxc_kernel.worker.backlog import LIMIT, Room
+
+__all__ = ["CellStream", "remember_less"]
 
 _READ_SIZE = 64 << 10  # bytes; ipykernel reads 1,000 at a time
+# Characters sent without waiting for the next flush. The host works on one piece while the next is
+# made, so that 100 MB take two thirds of the time of one message.
+_PIECE = 64 << 10
+
+_REMEMBERED = (
+    64 << 10
+)  # characters of a cell's stdout, and of its stderr, that %notebook can export
 
 
 class CellStream(OutStream):
@@ -23,9 +35,14 @@ class CellStream(OutStream):
     character split between two reads stays whole; nothing is echoed to the process's original
     descriptor, which leads to the host's bounded diagnostics. ``fileno()`` is the watched one, so
     that ``subprocess.run(..., stdout=sys.stdout)`` reaches the cell too.
+
+    Who prints faster than the host takes it waits, and so does a subprocess, whose pipe is full.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._unsent = 0  # characters since the last flush
+        self._pushed = False
+        self._room = Room()
         self._draining = threading.Lock()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         super().__init__(*args, **kwargs)
@@ -42,6 +59,39 @@ class CellStream(OutStream):
         if self._fid is None:
             return int(super().fileno())
         return int(self._original_stdstream_fd)
+
+    def write(self, string: str) -> int | None:  # type: ignore[override]  # ipykernel's own type
+        """Write to the stream; wait while too much of it has not been sent.
+
+        A long text goes piece by piece: as one message it would be held several times over.
+        """
+        if not isinstance(string, str) or len(string) <= _PIECE:
+            return self._write_piece(string)
+        for start in range(0, len(string), _PIECE):
+            self._write_piece(string[start : start + _PIECE])
+        return len(string)
+
+    def _write_piece(self, piece: str) -> int | None:
+        if self._unsent >= _PIECE and self.pub_thread is not None:
+            if not self._pushed:
+                self._push()
+            self._room.wait_while(self._full, self._push)
+        written = super().write(piece)
+        self._unsent += len(piece)
+        return written
+
+    def _push(self) -> None:
+        self._pushed = True
+        self.pub_thread.schedule(self._flush)
+
+    def _full(self) -> bool:
+        return self._unsent >= LIMIT
+
+    def _rotate_buffers(self) -> Any:
+        self._unsent = 0
+        self._pushed = False
+        self._room.wake()
+        return super()._rotate_buffers()
 
     def _setup_stream_redirects(self, name: str) -> None:
         super()._setup_stream_redirects(name)
@@ -92,3 +142,36 @@ class CellStream(OutStream):
         self.pub_thread.schedule(self._flush)
         self.pub_thread.schedule(sent.release)
         sent.acquire(timeout=self.flush_timeout)
+
+
+def remember_less(shell: Any) -> None:
+    """Bound what IPython keeps of a cell's output, for its ``%notebook`` magic alone.
+
+    From IPython 9 on that is all of it, for as long as the kernel lives.
+    """
+    remember = getattr(shell, "_tee", None)
+    if remember is None:
+        return
+
+    @contextmanager
+    def remember_the_start(channel: str) -> Iterator[None]:
+        stream = getattr(sys, channel)
+        plain = stream.write
+        with remember(channel):
+            remembering, left = stream.write, _REMEMBERED
+
+            def write(data: Any, *args: Any, **kwargs: Any) -> Any:
+                nonlocal left
+                if left > 0 and isinstance(data, str):
+                    left -= len(data)
+                    if left >= 0:
+                        return remembering(data, *args, **kwargs)
+                return plain(data, *args, **kwargs)
+
+            stream.write = write
+            try:
+                yield
+            finally:
+                stream.write = plain
+
+    shell._tee = remember_the_start

@@ -15,7 +15,7 @@ from importlib.util import MAGIC_NUMBER
 import pytest
 
 from mxc_kernel.mxc import bundle
-from mxc_kernel.wire import Channel, FrameReader, encode
+from mxc_kernel.wire import METERED, Allowance, Channel, Debt, FrameReader, encode
 
 PYTHON = os.environ.get("MXC_TEST_CHILD_PYTHON", sys.executable)  # to try another ipykernel
 PATIENCE = 60.0  # seconds; how long any answer may take on a busy machine
@@ -72,7 +72,9 @@ class Child:
             start_new_session=True,
             env=environment | (env or {}),
         )
-        self._reader = FrameReader(self.process.stdout.fileno())
+        self._reader = FrameReader(self.process.stdout.fileno(), self._arrived)
+        self._debt = Debt()
+        self._allowance = Allowance()
         os.set_blocking(self.process.stdout.fileno(), False)
         self._waiting = []
         self._numbers = itertools.count()
@@ -85,20 +87,37 @@ class Child:
         self.send(Channel.HELLO, b"magics", json.dumps(magics).encode())
 
     def send(self, channel, *parts):
-        for buffer in encode(channel, parts):
-            view = memoryview(buffer)
+        for fragment in encode(channel, parts):
+            deadline = time.monotonic() + PATIENCE
+            while not self._allowance.covers(channel):
+                self._receive(deadline)
+            self._allowance.spend(channel, fragment)
+            view = memoryview(fragment)
             while view:
                 view = view[self.process.stdin.write(view) :]
+
+    def _arrived(self, channel, cost):
+        self._debt.take(channel, cost)
+        due = self._debt.due(channel) if channel in METERED else None
+        if due is not None:
+            self.send(Channel.CREDIT, *due)
+
+    def _receive(self, deadline):
+        """Read what comes, after waiting for something to come."""
+        left = deadline - time.monotonic()
+        assert left > 0, "no frame in time"
+        select.select([self.process.stdout], [], [], left)
+        for channel, parts in self._reader.frames():
+            if channel is Channel.CREDIT:
+                self._allowance.refill(parts)
+            else:
+                self._waiting.append((channel, parts))
 
     def frame(self, timeout=PATIENCE):
         """Return the next frame; fails when none comes in time."""
         deadline = time.monotonic() + timeout
         while not self._waiting:
-            self._waiting.extend(self._reader.frames())
-            if not self._waiting:
-                left = deadline - time.monotonic()
-                assert left > 0, "no frame in time"
-                select.select([self.process.stdout], [], [], left)
+            self._receive(deadline)
         return self._waiting.pop(0)
 
     def request(self, kind, content, *, channel=Channel.SHELL, metadata=None, **header_fields):
