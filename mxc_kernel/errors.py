@@ -5,8 +5,10 @@ from __future__ import annotations
 __all__ = [
     "AuditError",
     "MxcKernelError",
+    "SandboxAttestationError",
     "SandboxBackendUnsupportedError",
     "SandboxExecutionError",
+    "SandboxOutputError",
     "SandboxPolicyError",
     "SandboxTimeoutError",
     "SandboxUnavailableError",
@@ -51,8 +53,16 @@ class SandboxExecutionError(MxcKernelError):
     """The child died, did not start or broke the protocol. Not an error of the user's own code."""
 
 
+class SandboxAttestationError(SandboxExecutionError):
+    """The sandbox that was started is not what the policy says. It has been killed; no cell ran."""
+
+
 class SandboxTimeoutError(MxcKernelError):
     """A cell or a start-up passed its time limit."""
+
+
+class SandboxOutputError(MxcKernelError):
+    """A cell passed a limit of output under a ceiling that has it stopped for that."""
 
 
 class AuditError(MxcKernelError):

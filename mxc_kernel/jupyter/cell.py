@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.jupyter.clock import CellClock
 from mxc_kernel.jupyter.messages import ChildMessage, parse_object
 from mxc_kernel.jupyter.requests import Request
@@ -23,7 +24,8 @@ class Cell:
         content: its parsed content.
         preparation: applying its magics and getting a child for it, while that is under way.
         clock: counts its time, where there is a limit.
-        last_resort: kills the child of a cell that does not react to its timeout.
+        stopped: what it is answered with, since it was interrupted for what it did.
+        last_resort: kills the child of a cell that does not react to that.
         reply_timer: answers a cell whose child has gone idle without a reply.
         count: its execution count.
         sent: it has been handed to the child.
@@ -42,6 +44,7 @@ class Cell:
         self.content = parse_object(request.parts[3])
         self.preparation: asyncio.Task[Plan] | None = None
         self.clock: CellClock | None = None
+        self.stopped: MxcKernelError | None = None
         self.last_resort: asyncio.TimerHandle | None = None
         self.reply_timer: asyncio.TimerHandle | None = None
         self.count = 0
@@ -104,3 +107,19 @@ class Lane:
     def holding(self) -> bool:
         """Whether a new request would overtake one that was not handed to the child yet."""
         return bool(self.waiting) or (self.current is not None and not self.current.sent)
+
+    def lets_pass(self, request: Request) -> bool:
+        """Whether a comm message may go to the child ahead of the cells that wait.
+
+        The running cell may await it; ipykernel, too, dispatches comms beside a cell. It does not
+        overtake an older one, least of all the one that opens its comm.
+        """
+        return (
+            request.msg_type in ("comm_msg", "comm_close")
+            and self.current is not None
+            and self.current.sent
+            and not any(
+                isinstance(item, Request) and item.msg_type.startswith("comm_")
+                for item in self.waiting
+            )
+        )

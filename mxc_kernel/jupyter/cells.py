@@ -8,24 +8,22 @@ runs under an older policy, and the host alone says busy, idle and aborted.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxc_kernel import magics
-from mxc_kernel.errors import MxcKernelError, SandboxTimeoutError
+from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.jupyter.cell import Cell, Lane, Plan
-from mxc_kernel.jupyter.clock import CellClock
+from mxc_kernel.jupyter.endings import Endings
 from mxc_kernel.jupyter.frontends import Frontends
 from mxc_kernel.jupyter.gate import Gate
-from mxc_kernel.jupyter.messages import ChildMessage, Incoming, parse_object
+from mxc_kernel.jupyter.messages import ChildMessage, Incoming, dump, parse_object
 from mxc_kernel.jupyter.requests import Request
 from mxc_kernel.magics import Action, Throwaway
 from mxc_kernel.policy import Limits
 from mxc_kernel.policy import Request as PolicyRequest
 from mxc_kernel.session import Session
-from mxc_kernel.views import View
 from mxc_kernel.wire import Buffer, Channel
 
 __all__ = ["Cells"]
@@ -33,7 +31,6 @@ __all__ = ["Cells"]
 # An interrupt that hits ipykernel's own code just before a cell's first line makes it go idle
 # without a reply. The reply is sent before the idle, so this is time enough for it to arrive.
 _REPLY_GRACE = 2.0  # seconds
-_KILL_GRACE = 5.0  # seconds a cell gets to end after its timeout has interrupted it
 
 
 class Cells:
@@ -63,14 +60,17 @@ class Cells:
         self._quiet = asyncio.Event()  # no cell is at the child
         self._quiet.set()
         self._preparing = asyncio.Lock()  # one policy decision, relaunch and dispatch at a time
-        self._next_count = 1
+        self._endings = Endings(session, frontends, gate, self._ended)
+        gate.stop_with(self._stop_for_output)
 
     # --- what comes in --------------------------------------------------------------------------
 
     def submit(self, request: Request) -> None:
         """Queue an execute request."""
         lane = self._lane(request)
-        lane.waiting.append(Cell(request))
+        cell = Cell(request)
+        lane.waiting.append(cell)
+        self._gate.replies.has_seen(cell.code)
         request.parts[3] = b""  # the cell holds the content
         if lane.task is None:
             lane.task = asyncio.get_running_loop().create_task(self._run(lane))
@@ -78,7 +78,7 @@ class Cells:
     def pass_in_order(self, request: Request) -> None:
         """Forward a request of any other type, behind the cells that came before it."""
         lane = self._lanes.get((request.channel, request.subshell))
-        if lane is not None and lane.holding:
+        if lane is not None and lane.holding and not lane.lets_pass(request):
             lane.waiting.append(request)
         else:
             self._forward(request)
@@ -118,10 +118,10 @@ class Cells:
                 self._session.interrupt()
         elif content.get("execution_state") == "idle":
             cell.idle = True
-            self._finish_if_done(cell)
+            self._endings.conclude_if_done(cell)
             if cell.reply is None and cell.reply_timer is None:
                 loop = asyncio.get_running_loop()
-                cell.reply_timer = loop.call_later(_REPLY_GRACE, self._reply_missing, cell)
+                cell.reply_timer = loop.call_later(_REPLY_GRACE, self._endings.answer_missing, cell)
         return True
 
     def replied(self, request: Request, message: ChildMessage) -> bool:
@@ -131,7 +131,7 @@ class Cells:
             return request.msg_type == "execute_request"
         if cell.reply is None:
             cell.reply = message
-            self._finish_if_done(cell)
+            self._endings.conclude_if_done(cell)
         return True
 
     def input_wanted(self, request: Request, content: dict[str, Any]) -> bool:
@@ -139,15 +139,13 @@ class Cells:
         cell = self._running.get(request)
         if cell is None or not cell.allows_input:
             return False
+        question = self._gate.question(request, content)
+        if question is None:
+            return False
         if cell.clock is not None:
             cell.clock.pause()
         self._asking = request
-        prompt = self._gate.text(str(content.get("prompt", "")))
-        self._frontends.ask(
-            request,
-            "input_request",
-            {"prompt": prompt, "password": bool(content.get("password"))},
-        )
+        self._frontends.ask(request, "input_request", question)
         return True
 
     def debug_event(self, content: dict[str, Any]) -> None:
@@ -160,6 +158,11 @@ class Cells:
             elif content.get("event") in ("continued", "terminated"):
                 cell.clock.resume()
 
+    def _stop_for_output(self, request: Request) -> None:
+        cell = self._running.get(request)
+        if cell is not None:
+            self._endings.stop_for_output(cell)
+
     def child_died(self, request: Request, error: MxcKernelError) -> bool:
         """Answer a cell whose child is gone; false if the request is no cell's.
 
@@ -168,14 +171,14 @@ class Cells:
         cell = self._running.get(request)
         if cell is None or cell.in_throwaway:
             return request.msg_type == "execute_request"
-        self._fail(cell, error)
+        self._endings.fail(cell, error)
         return True
 
     def throwaway_died(self, error: MxcKernelError) -> None:
         """Answer the cell whose throwaway child is gone."""
         for cell in list(self._running.values()):
             if cell.in_throwaway:
-                self._fail(cell, error)
+                self._endings.fail(cell, error)
 
     # --- one cell after the other ---------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class Cells:
 
     async def _execute(self, cell: Cell) -> None:
         self._frontends.busy(cell.request)
-        cell.count = self._next_count
+        cell.count = self._endings.next_count
         if not cell.silent:
             self._frontends.publish(
                 "execute_input",
@@ -223,14 +226,17 @@ class Cells:
         try:
             return await cell.preparation
         except MxcKernelError as error:
-            self._fail(cell, error)
+            self._endings.fail(cell, error)
         except asyncio.CancelledError:
             if not cell.interrupted:
                 raise
-            self._fail_with(cell, "KeyboardInterrupt", "interrupted before it was run", [])
+            self._interrupted(cell)
         finally:
             cell.preparation = None
         return None
+
+    def _interrupted(self, cell: Cell) -> None:
+        self._endings.fail_with(cell, "KeyboardInterrupt", "interrupted before it was run", [])
 
     async def _prepare(self, cell: Cell) -> Plan:
         """Apply the cell's policy magics and get a child for it."""
@@ -253,7 +259,7 @@ class Cells:
             views += await session.checkpoint()
         if not cell.silent:
             for view in views:
-                self._show(cell.request, view)
+                self._gate.note(cell.request, view)
         return Plan(
             tuple(parsed.handled),
             outcome.request if outcome.this_cell is not None else None,
@@ -282,13 +288,12 @@ class Cells:
         cell.sent = True
         cell.held = plan.throwaway is not None or plan.afterwards is not None
         cell.in_throwaway = plan.throwaway is not None
-        request.output = self._gate.open_request(limits.output)  # its own magics may have set it
-        limit = limits.cell_timeout
-        if limit is not None:
-            cell.clock = CellClock(limit, lambda: self._expire(cell, limit))
-        parts = [header, parent, json.dumps(metadata).encode(), json.dumps(content).encode()]
+        self._gate.begin_cell(request, limits, cell.count)  # its own magics may have set them
+        if limits.cell_timeout is not None:
+            self._endings.start_clock(cell, limits.cell_timeout)
+        parts = [header, parent, dump(metadata), dump(content)]
         if not send(request.channel, [*parts, *buffers]):
-            self._fail(cell, self._session.gone())
+            self._endings.fail(cell, self._session.gone())
 
     async def _end_grant(self, cell: Cell, request: PolicyRequest) -> None:
         """Wait for a cell with a grant of its own, and take the grant back before it is answered.
@@ -303,8 +308,8 @@ class Cells:
         if not cell.ended.is_set():
             if not cell.silent:
                 for view in views:
-                    self._show(cell.request, view)
-            self._conclude(cell)
+                    self._gate.note(cell.request, view)
+            self._endings.conclude(cell)
 
     async def _run_in_throwaway(self, cell: Cell, plan: Plan, throwaway: Throwaway) -> None:
         """Run a cell in a child of its own, beside the session's."""
@@ -312,7 +317,9 @@ class Cells:
         try:
             async with session.throwaway(throwaway) as child:
                 if cell.interrupted:
-                    self._fail_with(cell, "KeyboardInterrupt", "interrupted before it was run", [])
+                    self._endings.fail_with(
+                        cell, "KeyboardInterrupt", "interrupted before it was run", []
+                    )
                     return
 
                 def send(channel: Channel, parts: Sequence[Buffer]) -> bool:
@@ -323,106 +330,22 @@ class Cells:
                 await cell.settled.wait()
                 if not cell.ended.is_set() and not self._failed(cell):
                     await session.bring_out(child, throwaway)
+                # The user need not wait for the end of the sandbox, which takes 0.1 s.
+                if not cell.ended.is_set():
+                    self._endings.conclude(cell)
         except MxcKernelError as error:
             if not cell.ended.is_set():
-                self._fail(cell, error)
-        if not cell.ended.is_set():
-            self._conclude(cell)
-
-    def _expire(self, cell: Cell, limit: float) -> None:
-        """Interrupt a cell that ran too long, and end its child if that does not help."""
-        self._session.interrupt()
-
-        def give_up() -> None:
-            self._session.kill(
-                SandboxTimeoutError(
-                    f"the cell passed its limit of {limit:g} s, did not react to an interrupt "
-                    "and was killed with its sandbox; the names defined so far are gone",
-                    remedy="Raise the limit with %timeout within the ceiling, or split the work.",
-                )
-            )
-
-        cell.last_resort = asyncio.get_running_loop().call_later(_KILL_GRACE, give_up)
-
-    def _reply_missing(self, cell: Cell) -> None:
-        if cell.reply is None:
-            self._fail_with(cell, "KeyboardInterrupt", "interrupted before its first line", [])
+                self._endings.fail(cell, error)
 
     # --- the end of a cell ----------------------------------------------------------------------
 
-    def _finish_if_done(self, cell: Cell) -> None:
-        if cell.reply is None or not cell.idle:
-            return
-        if cell.held:
-            cell.settled.set()  # something is to be done before it is answered
-        else:
-            self._conclude(cell)
-
-    def _conclude(self, cell: Cell) -> None:
-        """Answer a cell with what the child replied."""
-        reply = cell.reply
-        assert reply is not None
-        count = reply.content.get("execution_count")
-        if isinstance(count, int) and self._next_count <= count + 1 <= self._next_count + 1:
-            self._next_count = count + 1
-        for view in self._session.explain(reply.metadata.get("mxc")):
-            self._show(cell.request, view)
-        facts = self._gate.finish(cell.request)
-        content, metadata = self._gate.reply(reply, facts)
-        if cell.clock is not None and cell.clock.expired:
-            error = SandboxTimeoutError(
-                f"the cell passed its limit of {cell.clock.limit:g} s and was interrupted; "
-                "the names defined so far are kept",
-                remedy="Raise the limit with %timeout within the ceiling, or split the work.",
-            )
-            self._fail(cell, error)
-            return
-        self._frontends.answer(
-            cell.request,
-            content,
-            metadata=metadata,
-            buffers=reply.buffers,
-            date=reply.date,
-        )
-        self._end(cell)
-
-    def _fail(self, cell: Cell, error: MxcKernelError) -> None:
-        name = type(error).__name__
-        self._fail_with(cell, name, error.message, [f"{name}: {error.message}", error.remedy])
-
-    def _fail_with(self, cell: Cell, name: str, value: str, traceback: list[str]) -> None:
-        """End a cell with an error of the host's own."""
-        request = cell.request
-        self._gate.finish(request)
-        error = {"ename": name, "evalue": value, "traceback": traceback or [f"{name}: {value}"]}
-        self._frontends.publish("error", error, request)
-        cell.reply = ChildMessage("execute_reply", {"status": "error"}, {}, [], None)
-        self._frontends.answer(
-            request,
-            {
-                "status": "error",
-                **error,
-                "execution_count": cell.count,
-                "user_expressions": {},
-                "payload": [],
-            },
-        )
-        if not cell.silent:
-            self._next_count = max(self._next_count, cell.count + 1)
-        self._end(cell)
-
-    def _end(self, cell: Cell) -> None:
-        if cell.clock is not None:
-            cell.clock.cancel()
-        for timer in (cell.last_resort, cell.reply_timer):
-            if timer is not None:
-                timer.cancel()
+    def _ended(self, cell: Cell) -> None:
         if self._asking is cell.request:
             self._asking = None
         self._running.pop(cell.request, None)
         if not self._running:
             self._quiet.set()
-        self._frontends.idle(cell.request)
+        self._gate.idle(cell.request)
         if self._failed(cell) and cell.stops_on_error:
             # Now, not when the lane goes on: the frontend has its answer and may send the next.
             self._abort(self._lane(cell.request))
@@ -442,11 +365,4 @@ class Cells:
                 continue
             self._frontends.busy(item.request)
             self._frontends.answer(item.request, {"status": "aborted"})
-            self._frontends.idle(item.request)
-
-    def _show(self, request: Request, view: View) -> None:
-        self._frontends.publish(
-            "display_data",
-            {"data": view.bundle(), "metadata": {"mxc": {"note": view.kind}}, "transient": {}},
-            request,
-        )
+            self._gate.idle(item.request)

@@ -1,53 +1,39 @@
 """The gate: what comes from the child is capped, redacted and made safe on its way to a frontend.
 
 Knows Jupyter's message types; the rules it applies (:mod:`mxc_kernel.output`) know only text and
-MIME types.
+MIME types. What is not known to it does not pass, and is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from mxc_kernel.errors import MxcKernelError
+from mxc_kernel.jupyter import shapes
+from mxc_kernel.jupyter.account import RequestOutput
+from mxc_kernel.jupyter.bundles import Bundles
+from mxc_kernel.jupyter.comms import Comms
+from mxc_kernel.jupyter.delivery import COMMS, Delivery
 from mxc_kernel.jupyter.frontends import Frontends
 from mxc_kernel.jupyter.messages import ChildMessage
+from mxc_kernel.jupyter.outbox import OUTPUTS, Clock, Outbox, Rate
+from mxc_kernel.jupyter.replies import Replies, Reply
 from mxc_kernel.jupyter.requests import Request
-from mxc_kernel.output.caps import Budget, MessageBudget
-from mxc_kernel.output.documents import redact_html, redact_json
-from mxc_kernel.output.redaction import Rules, Stream, redact
-from mxc_kernel.output.rich import make_safe
-from mxc_kernel.output.secrets import host_secrets
+from mxc_kernel.output.caps import Ending
+from mxc_kernel.output.operators import operators_rules
+from mxc_kernel.policy import HtmlLevel, Limits
 from mxc_kernel.session import Session
+from mxc_kernel.views import View, notice
 
 __all__ = ["Gate", "RequestOutput"]
 
-# Pictures and tables, per request; a figure of JupyterLab's own limits is far below.
-_RICH_BYTES = 256 << 20
-_RICH_MESSAGES = 10_000
+log = logging.getLogger(__name__)
+
 _PROMPT = 4096  # characters
-_OURS = "mxc"  # metadata key of the host's own notes; a child that writes it is not heard
-_DISPLAYS = frozenset({"display_data", "update_display_data", "execute_result"})
-
-
-class RequestOutput:
-    """What one request has printed and shown so far.
-
-    Args:
-        limit: bytes of text to show at most; None is no limit.
-        rules: what to redact.
-    """
-
-    def __init__(self, limit: int | None, rules: Rules) -> None:
-        self.text = Budget(limit)
-        self.rich = MessageBudget(messages=_RICH_MESSAGES, size=_RICH_BYTES)
-        self.streams = {name: Stream(rules) for name in ("stdout", "stderr")}
-        self.redacted: Counter[str] = Counter()
-        self.dropped: set[str] = set()
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class Gate:
@@ -57,191 +43,269 @@ class Gate:
         session: whose policy says how much may be shown.
         frontends: where what passes goes.
         environ: the host's environment, whose secrets are never shown.
+        clock: what waits are measured with; the running event loop by default.
+
+    Attributes:
+        dropped: what did not pass because it was not what it should be, counted by reason.
+        replies: judges the child's replies.
     """
 
-    def __init__(self, session: Session, frontends: Frontends, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        frontends: Frontends,
+        environ: Mapping[str, str],
+        clock: Clock | None = None,
+    ) -> None:
+        self.dropped: Counter[str] = Counter()
         self._session = session
         self._frontends = frontends
-        self._rules = Rules(host_secrets(environ))
+        self._clock = clock
+        self._environ, self._redaction = environ, session.redaction
+        self._rules = operators_rules(environ, self._redaction)
+        self._bundles = Bundles(
+            self._rules,
+            self._level,
+            lambda model: self.comms.shows(model),
+            lambda name: session.library(name),
+        )
+        self._markup: Counter[str] = Counter()
+        self._delivery = Delivery(
+            frontends, self._bundles, self._new_comms(), self._level, self.drop
+        )
+        self.replies = Replies(self._bundles, self.drop)
+        self._rate = Rate()
+        self._waiting: set[Outbox] = set()
         self._orphans = self.open_request()
 
-    def open_request(self, limit: int | None = None) -> RequestOutput:
+    def open_request(self, limits: Limits | None = None) -> RequestOutput:
         """Return a fresh account for a request's output.
 
         Args:
-            limit: bytes of text to show at most; None for the policy in force.
+            limits: what it may show; None for the policy in force.
         """
-        limit = self._session.output_limit if limit is None else limit
-        return RequestOutput(limit, self._rules)
+        return RequestOutput(self._session.limits if limits is None else limits)
 
-    # --- publications ---------------------------------------------------------------------------
+    def begin_cell(self, request: Request, limits: Limits, count: int) -> None:
+        """Give a cell its account, now that its own magics are applied.
+
+        Args:
+            request: the cell's.
+            limits: what it may show.
+            count: its execution count.
+        """
+        self.settle(request)
+        if self._session.redaction != self._redaction:
+            self._redaction = self._session.redaction
+            self._rules.take_over(operators_rules(self._environ, self._redaction))
+        before, request.output = request.output, self.open_request(limits)
+        request.output.notes, request.output.count = before.notes, count
+
+    def stop_with(self, stop: Callable[[Request], None]) -> None:
+        """Have a running request stopped when it passes a limit, where the policy says so."""
+        self._delivery.on_exceeded = stop
+
+    @property
+    def comms(self) -> Comms:
+        """What is known of the child's widgets."""
+        return self._delivery.comms
+
+    def forget_child(self) -> None:
+        """Forget what belongs to a child that is gone."""
+        self._delivery.comms = self._new_comms()
+
+    def drop(self, reason: str) -> None:
+        """Count what does not pass.
+
+        Args:
+            reason: one of a fixed set; the child must not be able to make the list grow.
+        """
+        self.dropped[reason] += 1
+        if self.dropped[reason].bit_count() == 1:  # the first, second, fourth…: no flood of lines
+            log.warning("dropped from the child: %s (%d)", reason, self.dropped[reason])
+
+    # --- publications, on their way in ----------------------------------------------------------
 
     def publish(self, request: Request | None, message: ChildMessage) -> None:
-        """Pass on a publication of the child, or what the rules leave of it."""
+        """Take a publication of the child; what the rules leave of it goes out in order."""
         output = request.output if request is not None else self._orphans
-        message.metadata.pop(_OURS, None)
-        if message.msg_type == "stream":
+        kind = message.msg_type
+        if kind == "stream":
             self._stream(request, output, message.content)
             return
-        self._release(request, output)
-        if message.msg_type in _DISPLAYS:
-            size = sum(map(len, message.buffers)) + _size(message.content)
-            if not output.rich.admit(size):
-                return
-            message.content = self._display(request, output, message.content)
-        else:
-            message.content = self._json(output, message.content)
-        self._frontends.publish(
-            message.msg_type,
-            message.content,
-            request,
-            metadata=message.metadata,
-            buffers=message.buffers,
-            date=message.date,
-        )
+        try:
+            message.content = shapes.PUBLICATIONS[kind](message.content)
+        except shapes.WrongShapeError as error:
+            self.drop(f"{kind}: {error}")
+            return
+        message.metadata = shapes.metadata(kind, message.metadata)
+        if message.buffers and kind not in COMMS:
+            self.drop("buffers of other than a comm message")
+            message.buffers = []
+        if kind == "execute_result" and output.count is not None:
+            message.content["execution_count"] = output.count
+        if kind != "clear_output" and message.size > output.limits.single_output:
+            self._delivery.refuse(request, output, message.size)
+            return
+        output.writes_to = None
+        self._send_in_order(request, output, message)
 
-    def finish(self, request: Request) -> dict[str, object]:
+    def _stream(
+        self, request: Request | None, output: RequestOutput, content: Mapping[str, Any]
+    ) -> None:
+        name, text = content.get("name"), content.get("text")
+        if type(text) is not str or (name != "stdout" and name != "stderr"):
+            self.drop("stream: it is no text of stdout or stderr")
+            return
+        if name != output.writes_to and not output.text.cut:
+            output.writes_to = name
+            # Each change of the stream is an output of its own in a frontend.
+            if output.rich.full:
+                output.text.stop(tail=not output.finished)
+                self._delivery.exceed(request, output)
+            else:
+                output.rich.admit(0)
+        if self._delivery.shown >= output.limits.session_output:
+            output.text.stop(tail=False)
+        shown = output.text.take(text, name)
+        if output.text.over:
+            self._delivery.exceed(request, output)
+        if shown:
+            self._delivery.shown += len(shown)
+            box = self._box(request, output)
+            box.write(name, shown)
+            self._note_waiting(box)
+
+    def _send_in_order(
+        self, request: Request | None, output: RequestOutput, item: ChildMessage
+    ) -> None:
+        box = self._box(request, output)
+        if len(self._waiting) > (box in self._waiting) and item.msg_type in COMMS | OUTPUTS:
+            # Widgets know no requests: an older state of one must not come after a newer.
+            for other in self._waiting - {box}:
+                other.hurry()
+            self._waiting = {other for other in self._waiting if other.waiting}
+        box.add(item, item.size)
+        self._note_waiting(box)
+
+    def _note_waiting(self, box: Outbox) -> None:
+        if box.waiting:
+            self._waiting.add(box)
+        else:
+            self._waiting.discard(box)
+
+    def _box(self, request: Request | None, output: RequestOutput) -> Outbox:
+        if output.box is None:
+            output.box = Outbox(
+                self._rules,
+                lambda item: self._delivery.deliver(request, output, item),
+                self._rate,
+                output.limits.output_rate,
+                self._clock or asyncio.get_running_loop(),
+            )
+        return output.box
+
+    # --- the host's own words -------------------------------------------------------------------
+
+    def note(self, request: Request, view: View) -> None:
+        """Show a view of the host's, behind what the child has shown so far.
+
+        It comes back where the child clears it away, and no widget takes it.
+        """
+        self._delivery.release(request)
+        self._box(request, request.output).add(view)
+
+    # --- the end of a request -------------------------------------------------------------------
+
+    def settle(self, request: Request) -> None:
+        """Send all that a request has shown so far, for a prompt or an end."""
+        if request.output.box is not None:
+            request.output.box.settle()
+            self._note_waiting(request.output.box)
+
+    def finish(self, request: Request) -> dict[str, Any]:
         """Show what is held back and the end of what was cut, when a request is done.
 
         Returns:
             facts for the reply's metadata: what was cut, refused or redacted; empty if nothing.
         """
         output = request.output
-        self._release(request, output)
-        facts: dict[str, object] = {}
-        ending = output.text.finish()
-        if ending is not None:
-            self._print(request, "stderr", ending.notice)
+        facts: dict[str, Any] = {}
+        ending = None if output.finished else output.text.finish()
+        if ending is not None and not ending.notice:
+            # It goes on right behind the head: a secret may begin there and end here.
             for name, text in ending.tail:
-                shown, counts = redact(text, self._rules)
-                output.redacted.update(counts)
-                self._print(request, name, shown)
-            if ending.notice:
-                totals = ending.totals
-                facts["truncated"] = {"printed": totals.printed, "shown": totals.shown}
-        notice = output.rich.notice()
-        if notice is not None:
-            self._print(request, "stderr", notice)
-            facts["outputs_refused"] = output.rich.refused
-        for stream in output.streams.values():
-            output.redacted.update(stream.counts)
-        if output.redacted:
-            facts["redacted"] = dict(output.redacted)
+                self._box(request, output).write(name, text)
+        self.settle(request)
+        if not output.finished:
+            facts = self._end(request, output, ending)
+            output.finished = True
+            output.text.stop_keeping()
+        if masked := output.masked():
+            facts["redacted"] = dict(masked)
+        if output.said:
+            facts["not_shown"] = list(output.said)
         return facts
 
-    def _stream(
-        self, request: Request | None, output: RequestOutput, content: Mapping[str, Any]
-    ) -> None:
-        name = "stderr" if content.get("name") == "stderr" else "stdout"
-        text = content.get("text")
-        taken = output.text.take(text if isinstance(text, str) else "", name)
-        self._release(request, output, but=name)
-        stream = output.streams[name]
-        self._print(request, name, stream.feed(taken, time.monotonic()) if taken else "")
-        if stream.deadline is not None and output.timer is None:
-            self._schedule(request, output, stream.deadline)
+    def idle(self, request: Request) -> None:
+        """Send what is left of a request, and say that it is done."""
+        self.settle(request)
+        if request.output.box is not None:
+            # Behind the host's notes: they must not be what it makes room for.
+            request.output.box.release_clear()
+        self._frontends.idle(request)
 
-    def _schedule(self, request: Request | None, output: RequestOutput, deadline: float) -> None:
-        """Show what a stream holds back when its time is up, though nothing follows."""
-        delay = max(0.0, deadline - time.monotonic())
-        output.timer = asyncio.get_running_loop().call_later(
-            delay, lambda: self._expire(request, output)
-        )
-
-    def _expire(self, request: Request | None, output: RequestOutput) -> None:
-        output.timer = None
-        for name, stream in output.streams.items():
-            self._print(request, name, stream.expire(time.monotonic()))
-            if stream.deadline is not None and output.timer is None:
-                self._schedule(request, output, stream.deadline)
-
-    def _release(
-        self, request: Request | None, output: RequestOutput, but: str | None = None
-    ) -> None:
-        """Show what streams hold back, so that it stands before what comes next."""
-        for name, stream in output.streams.items():
-            if name != but and stream.held:
-                self._print(request, name, stream.flush(time.monotonic()))
-
-    def _print(self, request: Request | None, name: str, text: str) -> None:
-        if text:
-            self._frontends.publish("stream", {"name": name, "text": text}, request)
-
-    # --- redaction ------------------------------------------------------------------------------
-
-    def _display(
-        self, request: Request | None, output: RequestOutput, content: dict[str, Any]
+    def _end(
+        self, request: Request, output: RequestOutput, ending: Ending | None
     ) -> dict[str, Any]:
-        shown = self._bundle(output, content)
-        # What would have been shown is said once in a cell, however often it is displayed.
-        for note in shown["notes"]:
-            if note not in output.dropped and note not in shown["data"].get("text/plain", ""):
-                output.dropped.add(note)
-                self._print(request, "stderr", note + "\n")
-        return {**content, "data": shown["data"], "metadata": shown["metadata"]}
+        facts: dict[str, Any] = {}
+        refused = output.rich.notice()
+        for message in output.take_last():
+            self._delivery.publish(request, output, message)
+        if (ending is not None and ending.notice) or refused is not None:
+            self._delivery.release(request)
+        if ending is not None and ending.notice:
+            cut = {"printed": ending.totals.printed, "shown": ending.totals.shown}
+            facts["truncated"] = cut
+            view = notice(ending.notice.strip(), blocked=True)
+            self._delivery.show(request, output, view, truncated=cut)
+            for name, text in ending.tail:
+                self._delivery.print(request, name, self._bundles.text(text, output.redacted))
+        if refused is not None:
+            facts["outputs_refused"] = output.rich.refused
+            view = notice(refused.strip(), blocked=True)
+            self._delivery.show(request, output, view, outputs_refused=output.rich.refused)
+        return facts
 
-    def _bundle(self, output: RequestOutput, content: Mapping[str, Any]) -> dict[str, Any]:
-        """Return data, metadata and notes of a MIME bundle as it may be shown."""
-        data, metadata = content.get("data"), content.get("metadata")
-        metadata = dict(metadata) if isinstance(metadata, dict) else {}
-        metadata.pop(_OURS, None)
-        redacted = {
-            mime: self._mime(output, mime, value)
-            for mime, value in (data.items() if isinstance(data, dict) else ())
-        }
-        safe = make_safe(redacted, self._json(output, metadata), self._session.effective.html)
-        return {"data": safe.data, "metadata": safe.metadata, "notes": safe.notes}
+    # --- replies and questions ------------------------------------------------------------------
 
-    def _mime(self, output: RequestOutput, mime: str, value: Any) -> Any:
-        if mime.startswith("image/") and mime != "image/svg+xml":
-            return value  # Base64 of a picture; no secret stands in it as text
-        if isinstance(value, str) and mime in ("text/html", "image/svg+xml"):
-            value, counts = redact_html(value, self._rules)
-        else:
-            value, counts = redact_json(value, self._rules)
-        output.redacted.update(counts)
-        return value
+    def reply(self, message: ChildMessage, asked: Mapping[str, Any]) -> Reply | None:
+        """Return what of a reply may pass; None, and counted, if it is none.
 
-    def _json(self, output: RequestOutput, content: dict[str, Any]) -> dict[str, Any]:
-        content, counts = redact_json(content, self._rules)
-        output.redacted.update(counts)
-        return content
+        Args:
+            message: the child's reply.
+            asked: content of the request that it answers.
+        """
+        return self.replies.read(message, asked)
 
-    # --- replies --------------------------------------------------------------------------------
+    def question(self, request: Request, content: dict[str, Any]) -> dict[str, Any] | None:
+        """Return a question to the user as it may be asked; all that was shown goes out before."""
+        try:
+            question = shapes.input_request(content)
+        except shapes.WrongShapeError as error:
+            self.drop(f"input_request: {error}")
+            return None
+        self.settle(request)
+        prompt = self._bundles.text(question["prompt"][:_PROMPT], request.output.redacted)
+        return {**question, "prompt": prompt}
 
-    def reply(
-        self, message: ChildMessage, facts: Mapping[str, object] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the content and metadata of a reply as they may pass."""
-        message.metadata.pop(_OURS, None)
-        content, _ = redact_json(message.content, self._rules)
-        self._make_safe(content)
-        metadata, _ = redact_json(message.metadata, self._rules)
-        if facts:
-            metadata[_OURS] = dict(facts)
-        return content, metadata
+    # --- inside ---------------------------------------------------------------------------------
 
-    def _make_safe(self, content: dict[str, Any]) -> None:
-        """Make the MIME bundles in a reply safe: a help text, a page, the expressions asked for."""
-        level = self._session.effective.html
-        payload, expressions = content.get("payload"), content.get("user_expressions")
-        bundles = [content] if isinstance(content.get("data"), dict) else []
-        bundles += payload if isinstance(payload, list) else []
-        bundles += list(expressions.values()) if isinstance(expressions, dict) else []
-        for bundle in bundles:
-            if isinstance(bundle, dict) and isinstance(bundle.get("data"), dict):
-                safe = make_safe(bundle["data"], bundle.get("metadata"), level)
-                bundle["data"] = safe.data
-                if "metadata" in bundle:
-                    bundle["metadata"] = safe.metadata
+    def _level(self) -> HtmlLevel:
+        try:
+            return self._session.effective.html
+        except MxcKernelError:  # the ceiling cannot be read any more
+            return HtmlLevel.TEXT
 
-    def text(self, text: str) -> str:
-        """Return a short text of the child, such as a prompt, as it may be shown."""
-        return redact(text[:_PROMPT], self._rules)[0]
-
-
-def _size(content: Mapping[str, Any]) -> int:
-    data = content.get("data")
-    if not isinstance(data, dict):
-        return len(json.dumps(content))
-    return sum(len(v) if isinstance(v, str) else len(json.dumps(v)) for v in data.values())
+    def _new_comms(self) -> Comms:
+        return Comms(lambda html: self._bundles.html(html, self._markup))

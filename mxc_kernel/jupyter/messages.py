@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import uuid
 from collections import OrderedDict
@@ -16,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from mxc_kernel.wire import Buffer
 
@@ -26,6 +29,7 @@ __all__ = [
     "ChildMessage",
     "Incoming",
     "Signer",
+    "dump",
     "parse_object",
 ]
 
@@ -45,13 +49,42 @@ def parse_object(raw: Buffer) -> dict[str, Any]:
         BadMessageError: not such an object, or nested too deeply to parse.
     """
     try:
-        # "replace": a lone surrogate escaped in the JSON is fine, broken UTF-8 is not worth a cell.
-        value = json.loads(str(raw, "utf-8", "replace"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadMessageError(f"not JSON: {error}") from None
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        value = _parse_leniently(raw)
     if not isinstance(value, dict):
         raise BadMessageError("not a JSON object")
     return value
+
+
+def _parse_leniently(raw: Buffer) -> Any:
+    """Parse what the fast parser refuses but Python's strings can hold.
+
+    A lone surrogate escaped in the JSON is fine, and broken UTF-8 is not worth a cell.
+    """
+    try:
+        return json.loads(str(raw, "utf-8", "replace"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadMessageError(f"not JSON: {error}") from None
+
+
+def dump(value: Mapping[str, object]) -> bytes:
+    """Write JSON; ``1e999``, which was read as an infinity, becomes null.
+
+    Ten times as fast as the standard library's, which would take longest of all on a picture.
+    """
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # lone surrogates, and integers beyond 64 bits
+        return json.dumps(_finite(value)).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _refuse_constant(name: str) -> None:
@@ -75,13 +108,23 @@ class Incoming:
 
 @dataclass(slots=True)
 class ChildMessage:
-    """A message from the child: well-formed JSON objects, and otherwise untrusted."""
+    """A message from the child: well-formed JSON objects, and otherwise untrusted.
+
+    Attributes:
+        msg_type: its type.
+        content: its content, parsed.
+        metadata: its metadata, parsed.
+        buffers: its binary parts.
+        date: the time stamp of its header, if that is one.
+        size: bytes of content and buffers as they came.
+    """
 
     msg_type: str
     content: dict[str, Any]
     metadata: dict[str, Any]
     buffers: list[bytes]
     date: str | None
+    size: int = 0
 
 
 class Signer:
@@ -161,10 +204,10 @@ class Signer:
             "version": PROTOCOL_VERSION,
         }
         parts = [
-            json.dumps(header).encode(),
+            orjson.dumps(header),
             parent,
-            metadata if isinstance(metadata, bytes) else json.dumps(metadata).encode(),
-            content if isinstance(content, bytes) else json.dumps(content).encode(),
+            metadata if isinstance(metadata, bytes) else dump(metadata),
+            content if isinstance(content, bytes) else dump(content),
         ]
         return [*identities, DELIMITER, self._sign(parts), *parts, *buffers]
 

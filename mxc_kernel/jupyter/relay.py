@@ -11,12 +11,12 @@ import asyncio
 import logging
 import os
 import platform
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mxc_kernel import __version__, magics
 from mxc_kernel.errors import MxcKernelError, SandboxExecutionError
+from mxc_kernel.jupyter import shapes
 from mxc_kernel.jupyter.cells import Cells
 from mxc_kernel.jupyter.frontends import Frontends
 from mxc_kernel.jupyter.gate import Gate
@@ -92,15 +92,15 @@ class Relay:
         self._gate = Gate(session, self._frontends, os.environ)
         self._requests = RequestTable()
         self._cells = Cells(session, self._frontends, self._gate, self._forward)
-        self._comms: set[str] = set()
         self._subshells: set[str] = set()
+        self._debugging = False
         self._stopped = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-        self.dropped: Counter[str] = Counter()
         self._here: dict[str, Callable[[Request], None]] = {
             "complete_request": self._complete,
             "connect_request": self._connect,
             "interrupt_request": self._interrupt,
+            "debug_request": self._debug,
             "shutdown_request": self._shutdown,
             "execute_request": self._cells.submit,
         }
@@ -109,6 +109,7 @@ class Relay:
         """Serve until a frontend asks to shut down or the parent process is gone."""
         loop = asyncio.get_running_loop()
         self._frontends.publish("status", {"execution_state": "starting"})
+        self._frontends.on_full = self._session.hold_output
         self._session.on_frame = self._from_child
         self._session.on_exit = self._child_died
         self._session.on_replaced = self._forget_child
@@ -139,18 +140,30 @@ class Relay:
             return
         request = Request(channel, message, self._gate.open_request())
         self._requests.add(request)
+        if self._lacks_subshell(request):
+            return
         self._note_comm(msg_type, message.parts[3])
         self._here.get(msg_type, self._cells.pass_in_order)(request)
 
     def _forward(self, request: Request) -> None:
         """Hand a request to the child, or answer it where there is none."""
-        if request.subshell is not None and request.subshell not in self._subshells:
-            self._answer_error(request, "the subshell ended with the sandbox it ran in")
+        if self._lacks_subshell(request):
+            pass
         elif not self._session.send(request.channel, request.parts):
             self._answer_without_child(request)
         elif request.msg_type == "delete_subshell_request":
             self._subshells.discard(str(parse_object(request.parts[3]).get("subshell_id")))
         request.parts = []
+
+    def _lacks_subshell(self, request: Request) -> bool:
+        """Answer a request to a subshell that is not there, in ipykernel's own words."""
+        if request.subshell is None or request.subshell in self._subshells:
+            return False
+        value = f"Unknown subshell_id {request.subshell!r}"
+        hint = "It was deleted, or has ended with the sandbox that it ran in."
+        error = {"ename": "UnknownSubshellError", "evalue": value, "traceback": [value, hint]}
+        self._answer_here(request, {"status": "error", **error})
+        return True
 
     def _connect(self, request: Request) -> None:
         self._answer_here(request, {"status": "ok", **self._frontends.ports})
@@ -158,6 +171,7 @@ class Relay:
     def _complete(self, request: Request) -> None:
         """Complete the arguments of policy magics, which only the host understands."""
         content = parse_object(request.parts[3])
+        request.asked = content
         code, cursor = content.get("code"), content.get("cursor_pos")
         found = None
         if isinstance(code, str) and isinstance(cursor, int) and "%" in code:
@@ -175,6 +189,13 @@ class Relay:
             "metadata": {},
         }
         self._answer_here(request, {"status": "ok", **completion})
+
+    def _debug(self, request: Request) -> None:
+        """Note whether a debugger is there: only then may the child say that it stands still."""
+        command = parse_object(request.parts[3]).get("command")
+        if command in ("attach", "disconnect", "terminate"):
+            self._debugging = command == "attach"
+        self._cells.pass_in_order(request)
 
     def _interrupt(self, request: Request) -> None:
         self._frontends.busy(request)
@@ -249,18 +270,21 @@ class Relay:
 
     def _from_child(self, channel: Channel, parts: list[bytes]) -> None:
         if len(parts) < 4:
-            self._drop("short message")
+            self._gate.drop("short message")
             return
         try:
             header, parent, metadata, content = (parse_object(part) for part in parts[:4])
         except BadMessageError:
-            self._drop("not JSON")
+            self._gate.drop("not JSON")
             return
-        msg_type = str(header.get("msg_type"))
-        date = header.get("date")
         request = self._requests.find(parent)
         message = ChildMessage(
-            msg_type, content, metadata, parts[4:], date[:40] if isinstance(date, str) else None
+            str(header.get("msg_type")),
+            content,
+            metadata,
+            parts[4:],
+            shapes.date(header.get("date")),
+            sum(map(len, parts[3:])),
         )
         if channel is Channel.IOPUB:
             self._publication(request, message)
@@ -269,23 +293,21 @@ class Relay:
         elif channel in (Channel.SHELL, Channel.CONTROL):
             self._reply(channel, request, message)
         else:
-            self._drop(f"frame on {channel.name}")
+            self._gate.drop("a frame on a channel that is not Jupyter's")
 
     def _publication(self, request: Request | None, message: ChildMessage) -> None:
         msg_type, content = message.msg_type, message.content
         if msg_type not in _PUBLICATIONS:
-            self._drop(f"iopub {msg_type[:40]}")
+            self._gate.drop("an unknown publication")
         elif msg_type in ("execute_input", "status", "shutdown_reply"):
             # Statuses, inputs and shutdowns are the host's own to announce.
             if request is not None and msg_type != "shutdown_reply":
                 self._progress(request, msg_type, content)
         elif request is None and msg_type in _OUTPUTS and msg_type != "stream":
-            self._drop(f"{msg_type} without a parent")
+            self._gate.drop(f"{msg_type} without a parent")
         else:
-            if msg_type == "debug_event":
+            if msg_type == "debug_event" and self._debugging:
                 self._cells.debug_event(content)
-            if msg_type in _COMMS:
-                self._track_comm(msg_type, content)
             self._gate.publish(request, message)
 
     def _progress(self, request: Request, msg_type: str, content: dict[str, Any]) -> None:
@@ -296,14 +318,14 @@ class Relay:
             self._frontends.busy(request)
         elif msg_type == "status" and state == "idle":
             self._gate.finish(request)
-            self._frontends.idle(request)
+            self._gate.idle(request)
 
     def _input_request(self, request: Request | None, message: ChildMessage) -> None:
         if message.msg_type != "input_request" or request is None:
-            self._drop("stdin")
+            self._gate.drop("an unknown question")
             return
         if not self._cells.input_wanted(request, message.content):
-            self._drop("input nobody may be asked for")
+            self._gate.drop("input nobody may be asked for")
 
     def _reply(self, channel: Channel, request: Request | None, message: ChildMessage) -> None:
         if (
@@ -312,15 +334,17 @@ class Relay:
             or not request.open
             or message.msg_type != request.reply_type
         ):
-            self._drop(f"{channel.name.lower()} {message.msg_type[:40]}")
+            self._gate.drop("a reply to no open request")
             return
         if self._cells.replied(request, message):
             return
-        self._note_subshell(request, message.content)
-        content, metadata = self._gate.reply(message)
-        self._frontends.answer(
-            request, content, metadata=metadata, buffers=message.buffers, date=message.date
-        )
+        asked, request.asked = request.asked, {}
+        reply = self._gate.reply(message, asked)
+        if reply is None:
+            self._answer_error(request, "the sandbox answered with something that is no reply")
+            return
+        self._note_subshell(request, reply.content)
+        self._frontends.answer(request, reply.content, metadata=reply.metadata, date=message.date)
 
     def _child_died(self, error: MxcKernelError) -> None:
         """Answer everything that waited for the child, so that no frontend waits for ever."""
@@ -329,31 +353,23 @@ class Relay:
             if self._cells.child_died(request, error):
                 continue
             self._answer_without_child(request)
-            self._frontends.idle(request)
+            self._gate.finish(request)
+            self._gate.idle(request)
 
     def _forget_child(self) -> None:
         """Tell the frontends what ended with the child: its comms and its subshells."""
-        for comm in sorted(self._comms):
+        for request in self._requests.unfinished():
+            self._gate.settle(request)  # a comm that opens only now would never be closed
+        for comm in self._gate.comms.alive():
             self._frontends.publish("comm_close", {"comm_id": comm, "data": {}})
-        self._comms.clear()
         self._subshells.clear()
-
-    def _drop(self, what: str) -> None:
-        self.dropped[what] += 1
-        log.warning("dropped from the child: %s", what)
+        self._gate.forget_child()
 
     # --- bookkeeping ----------------------------------------------------------------------------
 
     def _note_comm(self, msg_type: str, raw: bytes) -> None:
         if msg_type in ("comm_open", "comm_close"):
-            self._track_comm(msg_type, parse_object(raw))
-
-    def _track_comm(self, msg_type: str, content: Mapping[str, object]) -> None:
-        comm = content.get("comm_id")
-        if isinstance(comm, str) and msg_type == "comm_open":
-            self._comms.add(comm)
-        elif isinstance(comm, str) and msg_type == "comm_close":
-            self._comms.discard(comm)
+            self._gate.comms.seen_from_frontend(msg_type, parse_object(raw))
 
     def _note_subshell(self, request: Request, content: Mapping[str, object]) -> None:
         if request.msg_type == "create_subshell_request":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "RequestTable"]
 
-_REMEMBERED = 10_000  # answered requests whose late output (threads, tasks) still finds its parent
+_REMEMBERED = 1_000  # answered requests whose late output (of threads) still finds its parent
 
 
 class Request:
@@ -32,11 +32,13 @@ class Request:
         busy: that status was published and its idle was not.
         parent: the raw header, the parent of everything that belongs to the request.
         parts: the raw message, until it has been passed on.
+        asked: its content, where the reply has to fit to it; until it is answered.
         output: what the gate keeps about this request's output.
     """
 
     __slots__ = (
         "announced",
+        "asked",
         "busy",
         "channel",
         "header",
@@ -54,6 +56,7 @@ class Request:
         self.parent = message.parts[0]
         self.parts = message.parts
         self.output = output
+        self.asked: dict[str, Any] = {}
         self.open = self.expects_reply
         self.announced = False
         self.busy = False
@@ -72,6 +75,11 @@ class Request:
     def expects_reply(self) -> bool:
         """Whether the protocol wants an answer (comm messages have none)."""
         return self.msg_type.endswith("_request")
+
+    @property
+    def finished(self) -> bool:
+        """Whether its reply, if there is one, and its idle have gone to the frontend."""
+        return self.announced and not self.busy and not self.open
 
     @property
     def reply_type(self) -> str:
@@ -95,7 +103,7 @@ class RequestTable:
         """Remember a request."""
         self._requests[request.msg_id] = request
         if len(self._requests) > _REMEMBERED:
-            oldest = next((r for r in self._requests.values() if not (r.open or r.busy)), None)
+            oldest = next((r for r in self._requests.values() if r.finished), None)
             if oldest is not None:
                 del self._requests[oldest.msg_id]
 
@@ -106,4 +114,4 @@ class RequestTable:
 
     def unfinished(self) -> Iterator[Request]:
         """Yield the requests that still wait for a reply or an idle."""
-        return (r for r in list(self._requests.values()) if r.open or r.busy)
+        return (r for r in list(self._requests.values()) if not r.finished)

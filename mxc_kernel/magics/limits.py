@@ -9,7 +9,7 @@ from typing import Any
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.magics.outcome import MagicContext, Outcome
 from mxc_kernel.magics.usage import count
-from mxc_kernel.policy import Request
+from mxc_kernel.policy import Exceeded, Request
 from mxc_kernel.policy.quantities import format_duration, parse_duration, parse_size
 from mxc_kernel.views import limits_view, size_text
 
@@ -39,6 +39,12 @@ def limits_named(given: Mapping[str, Any]) -> dict[str, Any]:
         "memory": ("memory", parse_size),
         "processes": ("processes", count),
         "output": ("output", parse_size),
+        "rich": ("rich_output", parse_size),
+        "single": ("single_output", parse_size),
+        "outputs": ("outputs", count),
+        "rate": ("output_rate", count),
+        "total": ("session_output", parse_size),
+        "exceeded": ("output_exceeded", lambda text: Exceeded[text.upper()]),
     }
     return {
         field: read(given[name])
@@ -51,6 +57,10 @@ _AMOUNT_WORDS: dict[str, Callable[[Any], str]] = {
     "cell_timeout": format_duration,
     "memory": size_text,
     "output": size_text,
+    "rich_output": size_text,
+    "single_output": size_text,
+    "session_output": size_text,
+    "output_exceeded": lambda exceeded: exceeded.name.lower(),
 }
 
 

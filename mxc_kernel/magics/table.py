@@ -79,7 +79,13 @@ _MEMORY = Argument("--memory", "memory of the sandbox, such as 2GiB", "SIZE")
 _LIMITS = (
     _MEMORY,
     Argument("--processes", "processes and threads at a time", "COUNT"),
-    Argument("--output", "output that a cell may show, such as 1MiB", "SIZE"),
+    Argument("--output", "text that a cell may show, such as 1MiB", "SIZE"),
+    Argument("--rich", "pictures, tables and widgets that a cell may show", "SIZE"),
+    Argument("--single", "the largest of them", "SIZE"),
+    Argument("--outputs", "how many outputs a cell may have", "COUNT"),
+    Argument("--rate", "messages a second that are not joined", "COUNT"),
+    Argument("--total", "what all cells together may show", "SIZE"),
+    Argument("--exceeded", "what becomes of a cell over these", choices=("continue", "stop")),
 )
 _BOTH_WAYS = """
 %{name} holds from this cell on, and code of earlier cells can use it too. %%{name} holds for its

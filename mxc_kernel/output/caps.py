@@ -12,10 +12,19 @@ import re
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["Budget", "Ending", "MessageBudget", "Totals", "byte_length", "readable_size"]
+__all__ = [
+    "Budget",
+    "Ending",
+    "MessageBudget",
+    "Totals",
+    "byte_length",
+    "readable_size",
+    "shortened",
+]
 
 _TAIL = 64 << 10  # bytes; about 800 lines, enough for a traceback and the lines that led to it
 _TAIL_SHARE = 4  # the tail takes at most this fraction of a small budget
+_TAIL_PIECES = 200  # runs of one stream in the tail; each is an output of its own in a frontend
 _LINE = 1 << 10  # bytes of head given up at most in order to cut at a line's end
 # The characters that tokens, keys and Base64 are made of. The kept tail starts behind a run of
 # them: redaction sees the tail without what came before, and would not know the rest of a cut
@@ -129,13 +138,34 @@ class Budget:
         self._store(text, stream)
         return ""
 
+    def stop(self, *, tail: bool) -> None:
+        """Show nothing more from now on.
+
+        Args:
+            tail: whether the last of what comes is still kept for the end.
+        """
+        self.cut = True
+        if not tail:
+            self.stop_keeping()
+
+    def stop_keeping(self) -> None:
+        """Keep no tail from now on: nobody will ask for it."""
+        self._lost += self._kept
+        self._keep = self._kept = 0
+        self._ring.clear()
+
+    @property
+    def over(self) -> bool:
+        """Whether something is lost already, or will be at the end."""
+        return self._lost > 0 or self._kept > self._keep
+
     def finish(self) -> Ending | None:
         """Return the notice and the tail, or ``None`` if all has been shown."""
         if not self._kept and not self._lost:
             return None
         pieces = _joined(self._ring)
-        if self._lost or self._kept > self._keep:
-            pieces = _trimmed(pieces, self._keep)
+        if self._lost or self._kept > self._keep or len(pieces) > _TAIL_PIECES:
+            pieces = _trimmed(pieces[-_TAIL_PIECES:], self._keep)
         shown = sum(byte_length(text) for _, text in pieces)
         self._lost += self._kept - shown
         self._shown += shown
@@ -166,6 +196,9 @@ class Budget:
         """
         self._hidden_lines += text.count("\n")
         size = byte_length(text)
+        if not self._keep:
+            self._lost += size
+            return
         if size > self._keep:
             kept = _last(text, self._keep)
             self._lost += self._kept + size - (size := byte_length(kept))
@@ -201,37 +234,67 @@ class MessageBudget:
     refused: int = 0
     refused_bytes: int = 0
 
-    def admit(self, size: int) -> bool:
+    def admit(self, size: int, *, counts: bool = True) -> bool:
         """Count a message and say whether it may pass.
 
         Args:
             size: its bytes.
+            counts: whether it is a new output, not one that changes what is there.
 
         A message that is too large for what is left is refused alone; a smaller one after it
         passes, so that one huge picture does not silence the cell.
         """
-        self.seen += 1
-        self.seen_bytes += size
         passed, passed_bytes = self.seen - self.refused, self.seen_bytes - self.refused_bytes
         ok = (
             (self.single is None or size <= self.single)
-            and (self.messages is None or passed <= self.messages)
-            and (self.size is None or passed_bytes <= self.size)
+            and (self.messages is None or passed + counts <= self.messages)
+            and (self.size is None or passed_bytes + size <= self.size)
         )
         if not ok:
-            self.refused += 1
-            self.refused_bytes += size
-        return ok
+            self.refuse(size)
+            return False
+        self.seen += counts
+        self.seen_bytes += size
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether no new output may come."""
+        return self.messages is not None and self.seen - self.refused >= self.messages
+
+    def refuse(self, size: int) -> None:
+        """Count a message that may not pass."""
+        self.seen += 1
+        self.seen_bytes += size
+        self.refused += 1
+        self.refused_bytes += size
 
     def notice(self) -> str | None:
         """Return one line about what was refused, or ``None``."""
         if not self.refused:
             return None
         return (
-            f"[{_count(self.refused, 'output')} of {readable_size(self.refused_bytes)} not shown: "
-            f"over the cell's limit; {_count(self.seen, 'output')} of "
+            f"[{_count(self.refused, 'output')} of {readable_size(self.refused_bytes)} not shown "
+            f"and not kept: over the cell's limit; {_count(self.seen, 'output')} of "
             f"{readable_size(self.seen_bytes)} in all]\n"
         )
+
+
+def shortened(text: str, size: int) -> str:
+    """Return a text with its middle cut out, if it is over a size.
+
+    Args:
+        text: redacted already, for the cut could go through a secret.
+        size: bytes of it that are left at most.
+    """
+    total = byte_length(text)
+    if total <= size:
+        return text
+    half = size // 2
+    return (
+        f"{_first(text, half)}\n[cut here: {readable_size(total - 2 * half)} are not shown]\n"
+        f"{_last(text, half)}"
+    )
 
 
 def _head(text: str, room: int, line_open: bool) -> str:
@@ -310,8 +373,8 @@ def _safe_start(text: str) -> int:
 def _notice(totals: Totals) -> str:
     return (
         f"\n[output cut here: the cell printed {readable_size(totals.printed)} in "
-        f"{_count(totals.lines, 'line')}; {readable_size(totals.hidden)} are not shown, "
-        "the end follows]\n"
+        f"{_count(totals.lines, 'line')}; {readable_size(totals.hidden)} of it are not shown and "
+        "not kept, the end follows]\n"
     )
 
 

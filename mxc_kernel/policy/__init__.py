@@ -18,7 +18,7 @@ from mxc_kernel.policy.load import (
     system_ceiling,
     user_ceiling,
 )
-from mxc_kernel.policy.model import HtmlLevel, Limits, Network, NetworkMode, Policy
+from mxc_kernel.policy.model import Exceeded, HtmlLevel, Limits, Network, NetworkMode, Policy
 from mxc_kernel.policy.mounts import MountPlan, appeared, plan_mounts
 from mxc_kernel.policy.paths import canonical
 from mxc_kernel.policy.places import Place, Places
@@ -28,6 +28,7 @@ from mxc_kernel.policy.quantities import (
     parse_duration,
     parse_size,
 )
+from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "NATIVE",
     "Access",
     "Ceiling",
+    "Exceeded",
     "Explanation",
     "Filesystem",
     "HtmlLevel",
@@ -48,6 +50,7 @@ __all__ = [
     "Place",
     "Places",
     "Policy",
+    "Redaction",
     "Request",
     "Settings",
     "appeared",

@@ -10,6 +10,7 @@ from mxc_kernel.policy.access import Access
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.model import LIMIT_NAMES, Limits, Policy
 from mxc_kernel.policy.places import Places
+from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
 
 __all__ = ["DEFAULT_LIMITS", "Ceiling", "Explanation", "Layer", "LayerName", "Settings"]
@@ -19,7 +20,19 @@ LayerName = Literal["system", "user", "project"]
 # Hold for a limit that no layer states. Threads count as processes and numerical libraries start
 # one per core, so 64 is too few on a large machine; 1 MiB is more text than anyone reads in a
 # cell.
-DEFAULT_LIMITS = Limits(cell_timeout=None, memory=4 << 30, processes=256, output=1 << 20)
+DEFAULT_LIMITS = Limits(
+    cell_timeout=None,
+    memory=4 << 30,
+    processes=256,
+    output=1 << 20,
+    # A figure of plotly with its library is 5.5 MB, an hour of three progress bars 65 MB.
+    rich_output=256 << 20,
+    single_output=64 << 20,
+    outputs=10_000,
+    # Jupyter's server drops what comes faster than 1,000 messages a second.
+    output_rate=200,
+    session_output=10 << 30,
+)
 
 
 @dataclass(frozen=True)
@@ -33,12 +46,14 @@ class Settings:
         python: the child's interpreter, an absolute path; None is the kernel's choice.
         executable: the sandbox executable, an absolute path; None looks in the usual places.
         start_timeout: seconds that a child may take to answer.
+        spare: whether a second child stands ready for the policy in force.
     """
 
     uids: tuple[int, int] = (60706, 61183)
     python: str | None = None
     executable: str | None = None
     start_timeout: float = 30.0
+    spare: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,7 @@ class Layer:
         settings: how the kernel works, as the file says.
         stated: names of the limits and settings that the file does state.
         listed: the canonical paths that the file grants by name.
+        redaction: what it adds to the redaction of output.
     """
 
     name: LayerName
@@ -64,6 +80,7 @@ class Layer:
     settings: Settings = Settings()
     stated: frozenset[str] = frozenset()
     listed: tuple[str, ...] = ()
+    redaction: Redaction = field(default_factory=Redaction)
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,7 @@ class Ceiling:
         settings: how the kernel works.
         places: files and folders with rules of their own.
         looked_at: the ceiling files looked for, whether or not they exist.
+        redaction: what operators add to the redaction of output; no request can change it.
     """
 
     policy: Policy
@@ -106,6 +124,7 @@ class Ceiling:
     settings: Settings = Settings()
     places: Places = field(default_factory=Places)
     looked_at: tuple[str, ...] = ()
+    redaction: Redaction = field(default_factory=Redaction)
 
     @property
     def digest(self) -> str:
@@ -124,6 +143,7 @@ class Ceiling:
             "start": self.start.policy.plain(),
             "requests": self.requests,
             "settings": asdict(self.settings),
+            "redaction": self.redaction.plain(),
             "layers": [
                 {"name": layer.name, "source": layer.source, "policy": layer.policy.plain()}
                 for layer in self.layers
@@ -185,6 +205,7 @@ class Ceiling:
             ),
             requests=requests,
             places=newer.places.with_places(added).opening(secret),
+            redaction=self.redaction.meet(newer.redaction),
         )
 
     def explain(self, path: str) -> Explanation:

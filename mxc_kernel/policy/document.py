@@ -34,7 +34,17 @@ from mxc_kernel.policy.quantities import (
     parse_size,
 )
 
-__all__ = ["CeilingFile", "NotPlain", "ProjectFile", "parse", "plainly"]
+__all__ = [
+    "CeilingFile",
+    "NotPlain",
+    "ProjectFile",
+    "ProjectRedactionSection",
+    "RedactionSection",
+    "parse",
+    "plainly",
+]
+
+MIN_HIDDEN = 8  # characters; as for values of the host's variables (`output.secrets`)
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,14 @@ def _variable(text: str) -> None:
         raise ValueError(f"{text!r} is not a variable's name")
 
 
+def _hidden(text: str) -> None:
+    if len(text.strip()) < MIN_HIDDEN:
+        # Not quoted here: it may be a secret.
+        raise ValueError(
+            "a text of less than 8 characters turns up by chance. Write a longer one, or a pattern"
+        )
+
+
 def _count(value: int) -> None:
     if not 1 <= value <= 1_000_000:
         raise ValueError(f'{value} is not between 1 and 1000000. Write 256, say, or "off"')
@@ -191,7 +209,19 @@ class LimitsSection(_Section):
     processes: Count | Literal["off"] | None = None
     """Processes and threads at a time; "off" is no limit."""
     output: Size | None = None
-    """Output that a cell may show, such as "1MiB"."""
+    """Text that a cell may show, such as "1MiB"."""
+    rich_output: Size | None = None
+    """Pictures, tables and widgets that a cell may show, in bytes, such as "256MiB"."""
+    single_output: Size | None = None
+    """The largest of them, such as "64MiB"."""
+    outputs: Count | None = None
+    """How many outputs a cell may have; a run of text counts as one."""
+    output_rate: Count | None = None
+    """Messages a second that reach the frontend one by one; what comes faster is joined."""
+    session_output: Size | None = None
+    """What all cells together may show until the kernel restarts, such as "10GiB"."""
+    output_exceeded: Literal["continue", "stop"] | None = None
+    """Whether a cell that passes one of these goes on unseen or is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +230,43 @@ class OutputSection(_Section):
 
     html: Literal["text", "safe", "frame", "trusted"] | None = None
     """Text only; sanitised HTML; scripts in closed frames; or everything, as it comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternSection(_Section):
+    """A kind of secret of your own, hidden as `[redacted: name]`."""
+
+    name: str = ""
+    """What to show in its place; letters, digits and dashes."""
+    pattern: str = ""
+    """A regular expression that begins with three literal characters, such as "ACME-[0-9]{12}"."""
+
+    def __post_init__(self) -> None:
+        from mxc_kernel.output.patterns import pattern_rule
+
+        _checked(lambda text: pattern_rule(self.name, text), self.pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectRedactionSection(_Section):
+    """What is hidden in output, besides what always is."""
+
+    literals: tuple[Annotated[str, Check(_hidden)], ...] = ()
+    """Texts of 8 characters or more. A secret is better named by `variables` or `files`."""
+    patterns: tuple[PatternSection, ...] = ()
+    """Kinds of secrets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedactionSection(ProjectRedactionSection):
+    """What is hidden in output, besides what always is, and what is not."""
+
+    variables: tuple[Annotated[str, Check(_variable)], ...] = ()
+    """Variables of the kernel's environment whose values are hidden, whatever they are called."""
+    files: Paths = ()
+    """Files whose text is hidden, as a whole and line by line; only you or root may write them."""
+    exceptions: tuple[Annotated[str, Check(_hidden)], ...] = ()
+    """Texts that are shown though a rule or pattern matches; of two ceilings, both must say so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +299,8 @@ class SandboxSection(_Section):
     """The MXC executable; its hash is checked wherever it comes from."""
     start_timeout: Duration | None = None
     """Time that a sandbox may take to start."""
+    spare: bool | None = None
+    """Whether a second sandbox stands ready, for a fast %sandbox restart. It takes about 40 MB."""
 
     def __post_init__(self) -> None:
         if self.start_timeout == "off":
@@ -248,6 +317,7 @@ class ProjectFile(_Section):
     network: NetworkSection | None = None
     limits: LimitsSection | None = None
     output: OutputSection | None = None
+    redaction: ProjectRedactionSection | None = None
     environment: EnvironmentSection | None = None
 
 
@@ -255,6 +325,7 @@ class ProjectFile(_Section):
 class CeilingFile(ProjectFile):
     """A ceiling of mxc-kernel: the most that any notebook's sandbox can be given."""
 
+    redaction: RedactionSection | None = None
     start: StartSection | None = None
     sandbox: SandboxSection | None = None
 

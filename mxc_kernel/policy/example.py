@@ -32,12 +32,24 @@ cell_timeout = "off"
 memory = "4GiB"
 # Threads count too.
 processes = 256
-# What one cell may print and show.
+# Text that one cell may print, and pictures, tables and widgets that it may show.
 output = "1MiB"
+rich_output = "256MiB"
+# "continue" to run on unseen where a cell passes one of these, or "stop".
+output_exceeded = "continue"
 
 [output]
 # "text", "safe" (sanitised, no scripts), "frame" (scripts in closed frames) or "trusted".
 html = "safe"
+
+# [redaction]
+# Hidden in output besides tokens, keys and the host's secrets: values of variables, what stands in
+# files, other texts, and patterns. An exception is shown though a rule matches it.
+# variables = ["ACME_LICENCE"]
+# files = ["/etc/acme/passphrase"]
+# literals = ["Project Bluebird"]
+# patterns = [{ name = "acme-key", pattern = "ACME-[0-9A-F]{32}" }]
+# exceptions = ["AKIAIOSFODNN7EXAMPLE"]
 
 [environment]
 # Variables that the sandbox may see. Never secrets.
@@ -51,6 +63,7 @@ readwrite = []
 # [sandbox]
 # python = "~/venvs/data/bin/python"
 # start_timeout = "30s"
+# spare = true  # a second sandbox stands ready: a fast %sandbox restart, for its memory
 # uids = "60706-61183"
 """
 

@@ -16,6 +16,7 @@ from mxc_kernel.policy.known import CEILING_NAME, PROJECT_CEILING, known_places,
 from mxc_kernel.policy.model import LIMIT_NAMES, Limits, Policy
 from mxc_kernel.policy.paths import canonical
 from mxc_kernel.policy.places import Place, Places
+from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
 from mxc_kernel.policy.trust import read_trusted
 
@@ -160,8 +161,10 @@ def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
     start = Filesystem((), places.style)
     for layer in granting:
         start = start.join(layer.start)
+    redaction = Redaction.top() if granting else Redaction()
     for layer in layers:
         policy = policy.meet(layer.policy)
+        redaction = redaction.meet(layer.redaction)
     files = [
         Place(layer.source, Access.READONLY, "it is a ceiling", by_name=Access.NONE)
         for layer in layers
@@ -174,6 +177,7 @@ def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
         requests="none" if any(layer.requests == "none" for layer in layers) else "magics",
         settings=_settings(granting),
         places=places,
+        redaction=redaction,
     )
 
 

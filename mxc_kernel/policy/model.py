@@ -19,6 +19,7 @@ __all__ = [
     "ANY_NAME",
     "NO_CAP",
     "PLAIN_ENVIRONMENT",
+    "Exceeded",
     "HtmlLevel",
     "Limits",
     "Network",
@@ -26,7 +27,7 @@ __all__ = [
     "Policy",
 ]
 
-NO_CAP = 2**63 - 1  # bytes; the top of limits that are always a number
+NO_CAP = 2**63 - 1  # the top of limits that are always a number
 ANY_NAME = (
     "*"  # as the only environment name: every name; no variable can be called so in a ceiling
 )
@@ -53,6 +54,13 @@ class HtmlLevel(IntEnum):
     SAFE = 1
     FRAME = 2
     TRUSTED = 3
+
+
+class Exceeded(IntEnum):
+    """What becomes of a cell whose output passes a limit; what is over it is never shown."""
+
+    STOP = 0
+    CONTINUE = 1
 
 
 @dataclass(frozen=True)
@@ -93,13 +101,27 @@ class Limits:
         cell_timeout: seconds that a cell may run, not counting waits for input.
         memory: bytes that the sandbox's processes may use.
         processes: processes and threads that the sandbox may have at a time.
-        output: bytes of output that a cell may show; always a number, `NO_CAP` at the top.
+        output: bytes of text that a cell may show; always a number, `NO_CAP` at the top, as are all
+            that follow.
+        rich_output: bytes of pictures, tables and widgets that a cell may show.
+        single_output: bytes of one of them.
+        outputs: how many outputs a cell may have, a run of text counting as one.
+        output_rate: messages a second that reach a frontend one by one; what comes faster is
+            joined.
+        session_output: bytes that all cells together may show until the kernel restarts.
+        output_exceeded: whether a cell goes on when it passes one of these.
     """
 
     cell_timeout: float | None = None
     memory: int | None = None
     processes: int | None = None
     output: int = NO_CAP
+    rich_output: int = NO_CAP
+    single_output: int = NO_CAP
+    outputs: int = NO_CAP
+    output_rate: int = NO_CAP
+    session_output: int = NO_CAP
+    output_exceeded: Exceeded = Exceeded.CONTINUE
 
     def meet(self, other: Limits) -> Limits:
         """Take the smaller of each pair."""
@@ -109,6 +131,16 @@ class Limits:
 
     def __le__(self, other: Limits) -> bool:
         return self.meet(other) == self
+
+    @classmethod
+    def bottom(cls) -> Limits:
+        """Return the limits that leave nothing."""
+        nothing: dict[str, Any] = dict.fromkeys((item.name for item in fields(cls)), 0)
+        return cls(**{**nothing, "output_exceeded": Exceeded.STOP})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the limits as JSON-able data."""
+        return {**asdict(self), "output_exceeded": self.output_exceeded.name.lower()}
 
 
 LIMIT_NAMES = tuple(item.name for item in fields(Limits))
@@ -156,7 +188,7 @@ class Policy:
         return cls(
             filesystem=Filesystem.bottom(style),
             network=Network(),
-            limits=Limits(cell_timeout=0.0, memory=0, processes=0, output=0),
+            limits=Limits.bottom(),
             html=HtmlLevel.TEXT,
             environment=frozenset(),
         )
@@ -192,7 +224,7 @@ class Policy:
                 "mode": self.network.mode.name.lower(),
                 "hosts": sorted(self.network.hosts),
             },
-            "limits": asdict(self.limits),
+            "limits": self.limits.plain(),
             "html": self.html.name.lower(),
             "environment": sorted(self.environment),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy.access import NATIVE, Access
@@ -14,16 +15,19 @@ from mxc_kernel.policy.document import (
     FilesystemSection,
     LimitsSection,
     ProjectFile,
+    RedactionSection,
     SandboxSection,
     StartSection,
     parse,
 )
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.known import home_folder
-from mxc_kernel.policy.model import HtmlLevel, Limits, Network, NetworkMode, Policy
+from mxc_kernel.policy.model import Exceeded, HtmlLevel, Limits, Network, NetworkMode, Policy
 from mxc_kernel.policy.paths import canonical, symlinks
 from mxc_kernel.policy.places import Places
 from mxc_kernel.policy.quantities import parse_duration, parse_size
+from mxc_kernel.policy.redaction import Redaction
+from mxc_kernel.policy.trust import read_trusted
 
 __all__ = ["read_layer"]
 
@@ -68,6 +72,7 @@ def read_layer(
         requests=document.requests or "magics",
         stated=frozenset(_stated(document.limits)),
         listed=tuple(path for path, access in grants if access),
+        redaction=_redaction(document, reader, environ),
     )
     if not isinstance(document, CeilingFile):
         return layer
@@ -123,6 +128,27 @@ class _Reader:
                 remedy="Run the command in the notebook's folder, or write the path out.",
             )
         return self._notebook_dir + text.removeprefix(_NOTEBOOK_DIR)
+
+    def secret(self, text: str) -> str:
+        """Return what stands in a file whose text is to be hidden.
+
+        Raises:
+            SandboxPolicyError: there is no such file, others may write it, or it is no text.
+        """
+        path = os.path.normpath(self.expand(text))
+        found = read_trusted(path)
+        if found is None:
+            raise SandboxPolicyError(
+                f"{self._source}: there is no {path}, whose text is to be hidden",
+                remedy="Create the file, or take it out of redaction.files.",
+            )
+        try:
+            return found[0].decode().strip()
+        except UnicodeDecodeError:
+            raise SandboxPolicyError(
+                f"{self._source}: {path} is no text in UTF-8, so it cannot be looked for in output",
+                remedy="Write the secret as text, or take the file out of redaction.files.",
+            ) from None
 
     def refuse_redirection(self, section: FilesystemSection | None, filesystem: Filesystem) -> None:
         """Refuse entries whose meaning a sandbox could change for the next reading of the file.
@@ -181,9 +207,35 @@ def _limits(section: LimitsSection | None) -> Limits:
         limits = replace(limits, memory=parse_size(section.memory))
     if section.processes and section.processes != "off":
         limits = replace(limits, processes=section.processes)
-    if section.output:
-        limits = replace(limits, output=parse_size(section.output))
-    return limits
+    return replace(limits, **_output_limits(section))
+
+
+def _output_limits(section: LimitsSection) -> dict[str, Any]:
+    stated: dict[str, Any] = {}
+    for name in ("output", "rich_output", "single_output", "session_output"):
+        if text := getattr(section, name):
+            stated[name] = parse_size(text)
+    for name in ("outputs", "output_rate"):
+        if number := getattr(section, name):
+            stated[name] = number
+    if section.output_exceeded:
+        stated["output_exceeded"] = Exceeded[section.output_exceeded.upper()]
+    return stated
+
+
+def _redaction(document: ProjectFile, reader: _Reader, environ: Mapping[str, str]) -> Redaction:
+    section = document.redaction
+    literals = set(section.literals) if section else set()
+    patterns = section.patterns if section else ()
+    # A notebook's own file may add what is to be hidden, and has no say in what is not.
+    exceptions = None if not isinstance(document, CeilingFile) else frozenset[str]()
+    if isinstance(section, RedactionSection):
+        exceptions = frozenset(section.exceptions)
+        literals |= {environ[name] for name in section.variables if environ.get(name)}
+        literals |= {reader.secret(text) for text in section.files}
+    return Redaction(
+        frozenset(literals), frozenset((item.name, item.pattern) for item in patterns), exceptions
+    )
 
 
 def _settings(section: SandboxSection | None, reader: _Reader) -> Settings:
@@ -200,6 +252,8 @@ def _settings(section: SandboxSection | None, reader: _Reader) -> Settings:
         settings = replace(settings, executable=os.path.normpath(reader.expand(section.executable)))
     if section.start_timeout and (seconds := parse_duration(section.start_timeout)):
         settings = replace(settings, start_timeout=seconds)
+    if section.spare is not None:
+        settings = replace(settings, spare=section.spare)
     return settings
 
 

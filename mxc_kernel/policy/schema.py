@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, cast, get_args, get_type_hints
@@ -93,9 +94,17 @@ def _internal(name: int | str) -> bool:
 def _keys(model: type[Any], path: list[str]) -> list[str]:
     """The keys that a model knows, or one of its sections."""
     for name in path:
-        kinds = get_args(get_type_hints(model).get(name))
-        model = next(kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind))
+        if not name.isdigit():  # a place in a list
+            model = next(_sections(get_type_hints(model).get(name)))
     return [field.name for field in fields(model)]
+
+
+def _sections(kind: Any) -> Iterator[type[Any]]:
+    """Yield the models in an annotation."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        yield kind
+    for part in get_args(kind):
+        yield from _sections(part)
 
 
 def _without_nulls(node: Any) -> Any:

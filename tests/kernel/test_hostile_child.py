@@ -53,7 +53,15 @@ def test_a_frame_written_by_hand_arrives_when_it_is_allowed(hostile: Kernel) -> 
         "message(STDIN, 'input_request', {'prompt': 'forged', 'password': True}, parent())",
         "frame(IOPUB, b'{}', b'{}', b'{}', b'[\"forged\"]')",
         "frame(IOPUB, b'{}', b'{}', b'{}', b'{\"forged\": NaN}')",
-        "frame(IOPUB, b'{}', b'{}', b'{}', b'{\"a\":' * 100_000)",
+        "frame(IOPUB, b'{}', b'{}', b'{}', b'{\"a\":' * 10_000)",
+        "message(IOPUB, 'stream', {'name': 'stdlog', 'text': 'forged'}, parent())",
+        "message(IOPUB, 'stream', {'name': 'stdout', 'text': ['forged']}, parent())",
+        "message(IOPUB, 'display_data', {'data': ['forged']}, parent())",
+        "message(IOPUB, 'error', {'ename': {'forged': 1}}, parent())",
+        "message(IOPUB, 'comm_msg', {'comm_id': 'forged1', 'data': {'a': 1}}, parent())",
+        "message(IOPUB, 'debug_event', {'event': 7, 'forged': 1}, parent())",
+        "message(IOPUB, 'display_data', {'data': {}, 'forged': 1}, 'forged')",
+        "message(STDIN, 'input_request', {'prompt': {'forged': 1}}, parent())",
         "frame(IOPUB, b'forged')",
     ],
 )
@@ -97,6 +105,17 @@ def test_a_reply_is_sent_once(hostile: Kernel) -> None:
     ]
     assert states == []
     assert hostile.run("'alive'").value == "'alive'"
+
+
+def test_a_forged_breakpoint_does_not_stop_the_clock(start: Start, ceiling: Path) -> None:
+    ceiling.write_text(ceiling.read_text() + '\n[limits]\ncell_timeout = "2s"\n')
+    kernel = start(ceiling)
+    assert kernel.run(FORGE).status == "ok"
+    result = kernel.run(
+        "os.write(OUT, message(IOPUB, 'debug_event', {'event': 'stopped'}, parent()))\n"
+        "import time; time.sleep(600)"
+    )
+    assert result.content["ename"] == "SandboxTimeoutError"
 
 
 @pytest.mark.parametrize("level", ["safe", "trusted"])

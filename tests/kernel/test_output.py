@@ -22,7 +22,9 @@ def test_output_beyond_the_cap_is_cut_once_with_the_true_total(start: Start, cei
     printed = len("".join(f"line {i}\n" for i in range(200_000)) + "the last line\n")
     everything = result.stream("stdout") + result.stream("stderr")
     assert len(everything) < 70_000
-    assert everything.count("[output cut here") == 1
+    (notice,) = result.of_type("display_data")
+    assert "[output cut here" in notice["content"]["data"]["text/plain"]
+    assert notice["content"]["metadata"]["mxc"]["truncated"]["printed"] == printed
     assert result.stream("stdout").startswith("line 0\n")
     assert result.stream("stdout").endswith("the last line\n")
     assert result.reply["metadata"]["mxc"]["truncated"]["printed"] == printed
@@ -39,6 +41,90 @@ def test_each_cell_has_its_own_cap(start: Start, ceiling: Path) -> None:
     kernel = start(_with_output(ceiling, "64KiB"))
     kernel.run("print('x' * 1_000_000)")
     assert kernel.run("print('short')").stream() == "short\n"
+
+
+def test_pictures_over_the_cap_are_refused_and_counted(start: Start, ceiling: Path) -> None:
+    ceiling.write_text(ceiling.read_text() + '\n[limits]\nrich_output = "64KiB"\noutputs = 5\n')
+    kernel = start(ceiling)
+    result = kernel.run("for i in range(20): display({'text/plain': str(i)}, raw=True)")
+    assert result.shown.split("\n")[:5] == ["0", "1", "2", "3", "4"]
+    assert result.reply["metadata"]["mxc"]["outputs_refused"] == 15
+    assert "15 outputs" in result.shown
+    big = kernel.run("display({'text/plain': 'x' * 100_000}, raw=True)\ndisplay('small')")
+    assert big.reply["metadata"]["mxc"]["outputs_refused"] == 1
+    assert "small" in big.shown
+
+
+def test_a_cell_over_its_cap_is_stopped_where_the_ceiling_says_so(
+    start: Start, ceiling: Path
+) -> None:
+    ceiling.write_text(
+        ceiling.read_text() + '\n[limits]\noutput = "64KiB"\noutput_exceeded = "stop"\n'
+    )
+    kernel = start(ceiling)
+    kernel.run("kept = 1")
+    result = kernel.run("while True: print('x' * 1000)")
+    assert "SandboxOutputError: the cell passed a limit of output" in result.error
+    assert result.content["ename"] == "SandboxOutputError"
+    assert result.reply["metadata"]["mxc"]["truncated"]["shown"] <= 64 << 10
+    assert kernel.run("kept").value == "1"
+    quiet = kernel.run("print('x' * 1000)")
+    assert quiet.status == "ok"
+
+
+def test_limits_of_output_can_be_lowered_by_a_magic(kernel: Kernel) -> None:
+    refused = kernel.run("%limits --outputs 20000")
+    assert "the ceiling holds 10000" in refused.error
+    shown = kernel.run("%limits --outputs 3 --rich 1KiB --exceeded stop").shown
+    assert "outputs of a cell" in shown
+    result = kernel.run("for i in range(20): display(i)\nimport time; time.sleep(600)")
+    assert "SandboxOutputError: the cell passed a limit of output" in result.error
+
+
+def test_a_chatty_cell_is_paced_and_ends_with_its_last_state(kernel: Kernel) -> None:
+    result = kernel.run(
+        "h = display('0', display_id=True)\nfor i in range(20_000): h.update(str(i))\n'done'"
+    )
+    updates = result.of_type("update_display_data")
+    assert updates[-1]["content"]["data"]["text/plain"] == "'19999'"
+    assert len(updates) < 10_000
+    assert result.value == "'done'"
+
+
+def test_a_chatty_cell_can_be_interrupted(kernel: Kernel) -> None:
+    msg_id = kernel.send(
+        "h = display('0', display_id=True)\nwhile True:\n    h.update('x'); print('.', flush=True)"
+    )
+    kernel.wait_for(msg_id, lambda m: m["msg_type"] == "update_display_data")
+    kernel.interrupt()
+    assert kernel.wait(msg_id).error.startswith("KeyboardInterrupt")
+
+
+def test_the_kernels_notes_come_back_after_a_clear(kernel: Kernel) -> None:
+    result = kernel.run("%limits\nfrom IPython.display import clear_output\nclear_output()\n1")
+    kinds = [m["msg_type"] for m in result.messages]
+    after = result.messages[kinds.index("clear_output") + 1]
+    assert "Limits in force" in after["content"]["data"]["text/plain"]
+    assert after["content"]["metadata"] == {"mxc": {"note": "note"}}
+
+
+INSERTED = "%allow_rw /\nimport os\n"
+
+
+def test_a_loaded_file_replaces_its_cell_and_keeps_no_policy_magic(kernel: Kernel) -> None:
+    kernel.run(f"open('loaded.py', 'w').write({INSERTED!r})")
+    (payload,) = kernel.run("%load loaded.py").content["payload"]
+    assert payload["replace"] is True
+    assert payload["text"] == "# %load loaded.py\n# %allow_rw /\nimport os\n"
+
+
+def test_code_puts_text_into_a_new_cell_at_most(kernel: Kernel) -> None:
+    result = kernel.run(f"get_ipython().set_next_input({INSERTED!r}, replace=True)")
+    assert result.content["payload"] == [
+        {"source": "set_next_input", "text": f"# {INSERTED}", "replace": False}
+    ]
+    assert "commented out" in result.shown
+    assert "a cell of its own" in result.shown
 
 
 def test_a_flood_can_be_interrupted(kernel: Kernel) -> None:
@@ -97,7 +183,8 @@ ATTACK = (
 
 def _html(result: Result) -> str:
     kinds = ("display_data", "update_display_data", "execute_result")
-    shown = [m["content"]["data"] for m in result.of_type(*kinds)]
+    contents = [m["content"] for m in result.of_type(*kinds)]
+    shown = [c["data"] for c in contents if "note" not in c["metadata"].get("mxc", {})]
     return "".join(data.get("text/html", "") + str(sorted(data)) for data in shown)
 
 

@@ -27,6 +27,7 @@ from mxc_kernel.mxc import binary, cgroup, contract, identity, launcher
 from mxc_kernel.mxc.contract import Workload, render
 from mxc_kernel.policy import (
     Access,
+    Exceeded,
     Filesystem,
     Limits,
     MountPlan,
@@ -334,20 +335,61 @@ FLIPS: list[tuple[str, str, Callable[[Launch], object], object]] = [
     ("limits.cell_timeout", '[limits]\ncell_timeout="9s"', lambda it: it.effective.limits.cell_timeout, 9),  # noqa: E501
     ("limits.output", "", lambda it: it.effective.limits.output, 1 << 20),
     ("limits.output", '[limits]\noutput="9KiB"', lambda it: it.effective.limits.output, 9 << 10),
+    *(
+        (f"limits.{name}", text, lambda it, name=name: getattr(it.effective.limits, name), seen)
+        for name, text, seen in (
+            ("rich_output", "", 256 << 20),
+            ("rich_output", '[limits]\nrich_output="9KiB"', 9 << 10),
+            ("single_output", "", 64 << 20),
+            ("single_output", '[limits]\nsingle_output="9KiB"', 9 << 10),
+            ("session_output", "", 10 << 30),
+            ("session_output", '[limits]\nsession_output="9KiB"', 9 << 10),
+            ("outputs", "", 10_000),
+            ("outputs", "[limits]\noutputs=9", 9),
+            ("output_rate", "", 200),
+            ("output_rate", "[limits]\noutput_rate=9", 9),
+            ("output_exceeded", "", Exceeded.CONTINUE),
+            ("output_exceeded", '[limits]\noutput_exceeded="stop"', Exceeded.STOP),
+        )
+    ),
     ("html", "", lambda it: it.effective.html.name, "SAFE"),
     ("html", '[output]\nhtml="trusted"', lambda it: it.effective.html.name, "TRUSTED"),
 ]  # fmt: skip
-KERNEL_TESTS = Path(__file__).parent.parent / "kernel"
+TESTS = Path(__file__).parent.parent
 EFFECTS = {
     "limits.cell_timeout": (
-        "test_endings.py",
+        "kernel/test_endings.py",
         "test_a_timeout_interrupts_and_says_that_the_state_is_kept",
     ),
     "limits.output": (
-        "test_output.py",
+        "kernel/test_output.py",
         "test_output_beyond_the_cap_is_cut_once_with_the_true_total",
     ),
-    "html": ("test_output.py", "test_an_operator_can_trust_output_or_allow_text_alone"),
+    "limits.rich_output": (
+        "kernel/test_output.py",
+        "test_pictures_over_the_cap_are_refused_and_counted",
+    ),
+    "limits.outputs": (
+        "kernel/test_output.py",
+        "test_pictures_over_the_cap_are_refused_and_counted",
+    ),
+    "limits.single_output": (
+        "jupyter/test_gate.py",
+        "test_pictures_over_the_limits_are_refused_and_said_once",
+    ),
+    "limits.session_output": (
+        "jupyter/test_gate.py",
+        "test_the_session_has_a_limit_of_its_own",
+    ),
+    "limits.output_rate": (
+        "kernel/test_output.py",
+        "test_a_chatty_cell_is_paced_and_ends_with_its_last_state",
+    ),
+    "limits.output_exceeded": (
+        "kernel/test_output.py",
+        "test_a_cell_over_its_cap_is_stopped_where_the_ceiling_says_so",
+    ),
+    "html": ("kernel/test_output.py", "test_an_operator_can_trust_output_or_allow_text_alone"),
 }
 
 
@@ -374,7 +416,7 @@ def test_no_field_of_the_policy_is_without_a_flip(name: str) -> None:
     assert len(set(seen)) > 1, f"nothing shows that {name} has an effect"
     if name in EFFECTS:
         file, test = EFFECTS[name]
-        assert f"def {test}(" in (KERNEL_TESTS / file).read_text(encoding="utf-8")
+        assert f"def {test}(" in (TESTS / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("mode", [NetworkMode.HOSTS, NetworkMode.OPEN])

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mxc_kernel.output.caps import Budget, MessageBudget, byte_length, readable_size
+from mxc_kernel.output.caps import (
+    Budget,
+    MessageBudget,
+    byte_length,
+    readable_size,
+    shortened,
+)
 from mxc_kernel.output.redaction import Rules, redact
 
 LINES = [f"line {number}\n" for number in range(1000)]
@@ -143,6 +149,55 @@ def test_messages_are_counted_and_a_large_one_is_refused_alone():
     ]
     assert "2 outputs of 700 B not shown" in (budget.notice() or "")
     assert MessageBudget().notice() is None
+
+
+def test_messages_that_change_what_is_there_count_in_bytes_alone():
+    budget = MessageBudget(messages=1, size=100)
+    assert budget.admit(10)
+    assert budget.full
+    assert not budget.admit(10)
+    assert [budget.admit(30, counts=False) for _ in range(4)] == [True, True, True, False]
+    assert budget.refused == 2
+
+
+def test_a_tail_of_many_turns_is_short():
+    budget = Budget(40_000)
+    for number in range(50_000):
+        budget.take("x\n", "stdout" if number % 2 else "stderr")
+    ending = budget.finish()
+    assert ending is not None
+    assert len(ending.tail) <= 200
+    assert ending.totals.printed == 100_000
+    assert ending.totals.hidden > 0
+
+
+def test_nothing_is_kept_where_nobody_will_ask():
+    budget = Budget(10, tail=5)
+    budget.take("x" * 8)
+    assert not budget.over
+    budget.stop_keeping()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            budget.take("y" * 50, "stdout" if number % 2 else "stderr")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+    assert budget.over
+    assert budget.totals.printed == 8 + 20_000 * 50
+
+
+@given(st.text(max_size=300), st.integers(2, 200))
+def test_a_shortened_text_keeps_both_its_ends(text, size):
+    short = shortened(text, size)
+    if byte_length(text) <= size:
+        assert short == text
+        return
+    head, _, tail = short.partition("\n[cut here: ")
+    assert text.startswith(head)
+    assert text.endswith(tail.partition(" are not shown]\n")[2])
+    assert byte_length(short) <= size + 50
 
 
 @pytest.mark.parametrize(

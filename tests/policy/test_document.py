@@ -36,8 +36,20 @@ SECTIONS = {
         "memory": ["2GiB", "off"],
         "processes": [1, "off"],
         "output": ["1KiB"],
+        "rich_output": ["1MiB"],
+        "single_output": ["1KiB"],
+        "outputs": [5],
+        "output_rate": [100],
+        "session_output": ["1GiB"],
+        "output_exceeded": ["continue", "stop"],
     },
     "output": {"html": ["text", "safe"]},
+    "redaction": {
+        "literals": [[], ["eight or more"]],
+        "patterns": [[], [{"name": "a", "pattern": "ACME-[0-9]"}], [{"name": "a"}]],
+        "exceptions": [["eight or more"]],
+        "files": [[]],
+    },
     "environment": {"names": [[], ["LANG"]]},
     "start": {"readonly": PATHS, "readwrite": PATHS},
     "sandbox": {
@@ -135,7 +147,7 @@ def test_the_example_can_be_used_as_it_is(layers):
 
 
 def test_what_the_example_has_in_comments_is_right_too():
-    text = re.sub(r"^# (\[sandbox\]|\w+ = .*)$", r"\1", example_ceiling(), flags=re.MULTILINE)
+    text = re.sub(r"^# (\[\w+\]|\w+ = .*)$", r"\1", example_ceiling(), flags=re.MULTILINE)
     document = parse(text.encode(), "example", project=False)
     assert document.sandbox.uids == "60706-61183"
     assert document.filesystem.denied

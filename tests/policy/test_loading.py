@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy import (
     DEFAULT_LIMITS,
     Access,
+    Exceeded,
     HtmlLevel,
     Network,
     NetworkMode,
@@ -131,10 +133,28 @@ def test_defaults_stand_for_limits_that_nobody_states(layers):
     limits = layers.load().policy.limits
     assert limits.memory == 64 << 30
     assert limits.processes is None
-    assert limits.output == DEFAULT_LIMITS.output
+    assert limits == replace(DEFAULT_LIMITS, memory=64 << 30, processes=None)
     layers.write(layers.system, '[limits]\nmemory = "1GiB"\ncell_timeout = "30s"\n')
     limits = layers.load().policy.limits
     assert (limits.memory, limits.cell_timeout, limits.processes) == (1 << 30, 30.0, None)
+
+
+def test_limits_of_output_are_met_key_by_key(layers):
+    layers.write(layers.user, '[limits]\nrich_output = "1MiB"\noutputs = 50\noutput_rate = 900\n')
+    layers.write(
+        layers.beside,
+        '[limits]\nsingle_output = "1KiB"\noutputs = 70\noutput_exceeded = "stop"\n'
+        'session_output = "1MiB"\n',
+    )
+    assert layers.load().policy.limits == replace(
+        DEFAULT_LIMITS,
+        rich_output=1 << 20,
+        single_output=1 << 10,
+        outputs=50,
+        output_rate=900,
+        session_output=1 << 20,
+        output_exceeded=Exceeded.STOP,
+    )
 
 
 def test_a_project_cannot_lift_a_default(layers):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy import (
     Access,
+    Exceeded,
     Filesystem,
     HtmlLevel,
     Limits,
@@ -34,7 +35,14 @@ limits = st.builds(
     cell_timeout=st.none() | st.floats(0, 100),
     memory=st.none() | st.integers(0, 5),
     processes=st.none() | st.integers(0, 5),
-    output=st.integers(0, 5) | st.just(NO_CAP),
+    **dict.fromkeys(
+        (
+            *("output", "rich_output", "single_output"),
+            *("outputs", "output_rate", "session_output"),
+        ),
+        st.integers(0, 5) | st.just(NO_CAP),
+    ),
+    output_exceeded=st.sampled_from(list(Exceeded)),
 )
 policies = st.builds(
     Policy,
@@ -86,6 +94,24 @@ def test_an_empty_list_of_hosts_is_closed():
     assert Network(NetworkMode.HOSTS) == Network(NetworkMode.CLOSED)
     one, other = (Network(NetworkMode.HOSTS, frozenset({host})) for host in ("a.org", "b.org"))
     assert one.meet(other) == Network()
+
+
+@laws
+@given(limits, limits)
+def test_order_of_limits_is_that_of_each(a, b):
+    def below(one, other):
+        return other is None or (one is not None and one <= other)
+
+    names = [item.name for item in fields(Limits)]
+    assert (a <= b) == all(below(getattr(a, name), getattr(b, name)) for name in names)
+    assert a.meet(b) <= a
+    assert Limits.bottom() <= a <= Limits()
+
+
+def test_a_cell_is_stopped_if_anyone_wants_it():
+    stop, go_on = Limits(output_exceeded=Exceeded.STOP), Limits()
+    assert stop.meet(go_on) == stop
+    assert stop.plain()["output_exceeded"] == "stop"
 
 
 def test_none_is_no_limit_and_zero_is_one():

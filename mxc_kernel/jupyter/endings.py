@@ -1,0 +1,201 @@
+"""How a cell ends: with the child's reply, with an error of the host's, or because it went too far.
+
+The one place that answers cells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from mxc_kernel.errors import (
+    MxcKernelError,
+    SandboxExecutionError,
+    SandboxOutputError,
+    SandboxTimeoutError,
+)
+from mxc_kernel.jupyter.cell import Cell
+from mxc_kernel.jupyter.clock import CellClock
+from mxc_kernel.jupyter.frontends import Frontends
+from mxc_kernel.jupyter.gate import Gate
+from mxc_kernel.jupyter.messages import ChildMessage
+from mxc_kernel.session import Session
+from mxc_kernel.views import notice
+
+__all__ = ["Endings"]
+
+_KILL_GRACE = 5.0  # seconds a cell gets to end after it was interrupted for what it did
+
+
+class Endings:
+    """Answers cells.
+
+    Args:
+        session: explains what was blocked, interrupts and kills.
+        frontends: where the answers go.
+        gate: what the child's replies pass.
+        ended: called when a cell has been answered.
+
+    Attributes:
+        next_count: execution count of the next cell.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        frontends: Frontends,
+        gate: Gate,
+        ended: Callable[[Cell], None],
+    ) -> None:
+        self.next_count = 1
+        self._session = session
+        self._frontends = frontends
+        self._gate = gate
+        self._ended = ended
+
+    # --- too far --------------------------------------------------------------------------------
+
+    def start_clock(self, cell: Cell, limit: float) -> None:
+        """End a cell that runs for longer than a limit, in seconds."""
+
+        def expire() -> None:
+            self._stop(
+                cell,
+                SandboxTimeoutError(
+                    f"the cell passed its limit of {limit:g} s and was interrupted; "
+                    "the names defined so far are kept",
+                    remedy="Raise the limit with %timeout within the ceiling, or split the work.",
+                ),
+                SandboxTimeoutError(
+                    f"the cell passed its limit of {limit:g} s, did not react to an interrupt "
+                    "and was killed with its sandbox; the names defined so far are gone",
+                    remedy="Raise the limit with %timeout within the ceiling, or split the work.",
+                ),
+            )
+
+        cell.clock = CellClock(limit, expire)
+
+    def stop_for_output(self, cell: Cell) -> None:
+        """End a cell that has passed a limit of output, where the policy says so."""
+        remedy = "Print less, or raise the limit with %limits within the ceiling."
+        self._stop(
+            cell,
+            SandboxOutputError(
+                "the cell passed a limit of output and was interrupted; "
+                "the names defined so far are kept",
+                remedy=remedy,
+            ),
+            SandboxOutputError(
+                "the cell passed a limit of output, did not react to an interrupt and was killed "
+                "with its sandbox; the names defined so far are gone",
+                remedy=remedy,
+            ),
+        )
+
+    def _stop(self, cell: Cell, interrupted: MxcKernelError, killed: MxcKernelError) -> None:
+        """Interrupt a cell, and end its child if that does not help."""
+        if cell.stopped is None:
+            cell.stopped = interrupted
+            self._session.interrupt()
+            cell.last_resort = asyncio.get_running_loop().call_later(
+                _KILL_GRACE, self._session.kill, killed
+            )
+
+    # --- answers --------------------------------------------------------------------------------
+
+    def conclude_if_done(self, cell: Cell) -> None:
+        """Answer a cell once the child has both replied and gone idle."""
+        if cell.reply is None or not cell.idle:
+            return
+        if cell.held:
+            cell.settled.set()  # something is to be done before it is answered
+        else:
+            self.conclude(cell)
+
+    def conclude(self, cell: Cell) -> None:
+        """Answer a cell with what the child replied."""
+        message = cell.reply
+        assert message is not None
+        count = message.content.get("execution_count")
+        if isinstance(count, int) and self.next_count <= count + 1 <= self.next_count + 1:
+            self.next_count = count + 1
+        reply = self._gate.reply(message, cell.content)
+        facts = self._gate.finish(cell.request)
+        for view in self._session.explain(message.metadata.get("mxc")):
+            self._gate.note(cell.request, view)
+        if cell.stopped is not None:
+            self.fail(cell, cell.stopped, facts)
+            return
+        if reply is None:
+            error = SandboxExecutionError(
+                "the sandbox answered with something that is no reply",
+                remedy="Run the cell again; %sandbox restart starts a fresh sandbox.",
+            )
+            self.fail(cell, error, facts)
+            return
+        for note in reply.notes:
+            self._gate.note(cell.request, notice(note))
+        if reply.redacted:
+            facts["redacted"] = dict(reply.redacted + Counter(facts.get("redacted", {})))
+        metadata = {**reply.metadata, **({"mxc": facts} if facts else {})}
+        self._frontends.answer(cell.request, reply.content, metadata=metadata, date=message.date)
+        self._end(cell)
+
+    def answer_missing(self, cell: Cell) -> None:
+        """Answer a cell whose child has gone idle without a reply."""
+        if cell.reply is None:
+            self.fail_with(cell, "KeyboardInterrupt", "interrupted before its first line", [])
+
+    def fail(self, cell: Cell, error: MxcKernelError, facts: dict[str, Any] | None = None) -> None:
+        """End a cell with one of the host's errors."""
+        name = type(error).__name__
+        lines = [f"{name}: {error.message}", error.remedy]
+        self.fail_with(cell, name, error.message, lines, facts)
+
+    def fail_with(
+        self,
+        cell: Cell,
+        name: str,
+        value: str,
+        traceback: list[str],
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """End a cell with an error that the child did not send.
+
+        Args:
+            cell: it.
+            name: the error's class.
+            value: what it says.
+            traceback: lines to show; by default name and value.
+            facts: what is known of its output, if that has been finished.
+        """
+        request = cell.request
+        facts = facts or self._gate.finish(request)
+        self._gate.settle(request)
+        error = {"ename": name, "evalue": value, "traceback": traceback or [f"{name}: {value}"]}
+        self._frontends.publish("error", error, request)
+        cell.reply = ChildMessage("execute_reply", {"status": "error"}, {}, [], None)
+        self._frontends.answer(
+            request,
+            {
+                "status": "error",
+                **error,
+                "execution_count": cell.count,
+                "user_expressions": {},
+                "payload": [],
+            },
+            metadata={"mxc": facts} if facts else {},
+        )
+        if not cell.silent:
+            self.next_count = max(self.next_count, cell.count + 1)
+        self._end(cell)
+
+    def _end(self, cell: Cell) -> None:
+        if cell.clock is not None:
+            cell.clock.cancel()
+        for timer in (cell.last_resort, cell.reply_timer):
+            if timer is not None:
+                timer.cancel()
+        self._ended(cell)

@@ -1,0 +1,1 @@
+"""Tests of the relay's parts without a sandbox: the child's messages are made by hand."""
