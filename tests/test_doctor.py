@@ -219,6 +219,17 @@ def test_a_configured_interpreter_that_is_not_there(tmp_path):
 # The ceiling
 
 
+def test_redaction_lists_names_and_never_values():
+    environ = {"DB_PASSWORD": "postgres", "X_TOKEN": "a1B2c3D4e5F6"}
+    check = jupyter.check_redaction(environ)
+    assert check.status is Status.OK
+    assert "hidden in output: X_TOKEN; too short" in check.detail
+    assert check.detail.endswith("DB_PASSWORD")
+    assert "postgres" not in str(check)
+    assert "a1B2" not in str(check)
+    assert jupyter.check_redaction({}).remedy == ""
+
+
 @pytest.fixture
 def ceiling(tmp_path):
     path = tmp_path / "ceiling.toml"
@@ -389,3 +400,10 @@ def test_a_failed_check_keeps_the_launch_from_being_tried(monkeypatch):
     assert checks["three"] == BAD
     assert checks["a real launch"].detail.startswith("not tried: ")
     assert "three" in checks["a real launch"].detail
+
+
+def test_a_kernel_without_landlock_is_a_warning() -> None:
+    assert system.check_landlock(lambda: 7).status is Status.OK
+    missing = system.check_landlock(lambda: 0)
+    assert missing.status is Status.WARN
+    assert "lsm=" in missing.remedy

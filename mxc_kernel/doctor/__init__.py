@@ -22,9 +22,11 @@ def examine() -> Iterator[Check]:
         lambda: system.check_executable(settings),
         system.check_bubblewrap,
         lambda: system.check_namespaces(settings),
+        system.check_landlock,
         lambda: system.check_identity(settings),
         lambda: system.check_interpreter(settings),
         jupyter.check_ceiling,
+        jupyter.check_redaction,
         jupyter.check_kernelspec,
         jupyter.check_operator,
     )

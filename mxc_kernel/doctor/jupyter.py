@@ -44,6 +44,23 @@ def check_ceiling(environ: Mapping[str, str] = os.environ) -> Check:
     return Check(name, Status.OK, f"{layers}: {granted} path{'s' * (granted != 1)} can be granted")
 
 
+def check_redaction(environ: Mapping[str, str] = os.environ) -> Check:
+    """Whose values, of the variables of the kernel's environment, are never shown? Names only."""
+    from mxc_kernel.output.secrets import covered_variables, ordinary_variables
+
+    name = "redaction"
+    covered, ordinary = covered_variables(environ), ordinary_variables(environ)
+    detail = f"hidden in output: {', '.join(covered) or 'no variable of this environment'}"
+    if not ordinary:
+        return Check(name, Status.OK, detail)
+    return Check(
+        name,
+        Status.OK,
+        f"{detail}; too short or too common to be hidden: {', '.join(ordinary)}",
+        "If one of them is a secret, change it to a longer one, without words.",
+    )
+
+
 def check_kernelspec(
     specs: Callable[[], Mapping[str, Mapping[str, object]]] | None = None,
 ) -> Check:

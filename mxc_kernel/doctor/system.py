@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mxc_kernel.doctor.check import Check, Status, failed
 from mxc_kernel.errors import MxcKernelError
-from mxc_kernel.mxc import binary, identity, runtime
+from mxc_kernel.mxc import attestation, binary, identity, runtime
 
 if TYPE_CHECKING:
     from mxc_kernel.mxc.binary import VerifiedBinary
@@ -105,6 +105,21 @@ def check_namespaces(
         f"{who} cannot create them: {said[0]}",
         _namespace_remedy(sysctl or _sysctl),
     )
+
+
+def check_landlock(version: Callable[[], int] = attestation.landlock_version) -> Check:
+    """Does the kernel have Landlock, which closes the sandbox's init process to the cells?"""
+    name = "Landlock"
+    found = version()
+    if not found:
+        return Check(
+            name,
+            Status.WARN,
+            "this kernel has none, so code in a cell can take over the sandbox's init process,"
+            " whose system calls are not filtered",
+            "Boot Linux 5.13 or newer with `landlock` in the lsm= list (/sys/kernel/security/lsm).",
+        )
+    return Check(name, Status.OK, f"version {found}")
 
 
 @contextmanager

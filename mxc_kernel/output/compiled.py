@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from mxc_kernel.output.matching import SHOWN, ExactMatcher, Matcher, Pending, RuleMatcher, Span
-from mxc_kernel.output.rules import BUILT_IN, Rule
+from mxc_kernel.output.formats import FORMATS
+from mxc_kernel.output.matching import (
+    SHOWN,
+    VAGUE,
+    ExactMatcher,
+    Matcher,
+    Pending,
+    RuleMatcher,
+    Span,
+)
+from mxc_kernel.output.rules import LIMIT, Rule
 from mxc_kernel.output.terminal import SPECIAL
+from mxc_kernel.output.vendors import VENDORS
 
-__all__ = ["Rules"]
+__all__ = ["BUILT_IN", "Rules"]
+
+BUILT_IN: tuple[Rule, ...] = (*VENDORS, *FORMATS)
+"""The rules that are always on."""
 
 Value = TypeVar("Value")
 
+_SMALL = 256 << 10  # bytes scanned before the larger automaton is worth its making
 _ANCHOR = 8  # characters of an exact secret in the automaton: it stays small, the rest is compared
 
 
@@ -47,19 +61,46 @@ class Rules:
         first = len(exact)
         for order, rule in enumerate((*operator, *rules), first):
             grows = order - first < len(operator)
-            matcher = RuleMatcher(rule, order, excepted, grows=grows)
+            rank = order + VAGUE * rule.vague
+            matcher = RuleMatcher(rule, rank, excepted, grows=grows)
             for anchor in rule.anchors:
                 table.setdefault(anchor, []).append(matcher)
                 # A label is no part of the secret: the context a stream keeps is enough for it.
                 if rule.lead is None:
                     public.update((anchor[:length], None) for length in range(1, len(anchor)))
         self._matchers = [tuple(matchers) for matchers in table.values()]
+        self._needs = [
+            (index, needed.pop())
+            for index, matchers in enumerate(self._matchers)
+            if len(needed := {_needs(matcher) for matcher in matchers} - {""}) == 1
+            and all(map(_needs, matchers))
+        ]
         self._special = len(table)
         self._public = _by_ending(public)
         self._exact = _by_ending(exact)
-        patterns = [word.encode() for word in (*table, *SPECIAL)]
+        self._lasts = {prefix[-1] for prefix in (*public, *exact)}
+        self._patterns = [word.encode() for word in (*table, *SPECIAL)]
         self._find = BytesAhoCorasick(
-            patterns, implementation=Implementation.DFA
+            self._patterns, implementation=Implementation.ContiguousNFA
+        ).find_matches_as_indexes
+        self._left = _SMALL
+
+    def take_over(self, other: Rules) -> None:
+        """Look for what other rules look for from now on, wherever these are in use.
+
+        Args:
+            other: rules that are not used any more.
+        """
+        self.__dict__.update(other.__dict__)
+
+    def _grow(self) -> None:
+        """Take the automaton that scans twice as fast, now that there is much to scan."""
+        from ahocorasick_rs import BytesAhoCorasick, Implementation
+
+        # Building it takes 5 ms, which no start of a kernel should wait for.
+        self._left = 1 << 62
+        self._find = BytesAhoCorasick(
+            self._patterns, implementation=Implementation.DFA
         ).find_matches_as_indexes
 
     def scan(self, text: str) -> list[tuple[int, int, int]] | None:
@@ -69,6 +110,9 @@ class Rules:
             text: without lone surrogates.
         """
         data = text.encode()
+        self._left -= len(data)
+        if self._left < 0:
+            self._grow()
         hits = self._find(data, overlapping=True)
         if not hits:
             return hits
@@ -91,8 +135,10 @@ class Rules:
         spans: list[Span] = []
         pending: list[Pending] = []
         matchers = self._matchers
+        last = {index: text.rfind(character) for index, character in self._needs}
+        near = len(text) - LIMIT
         for index, start, end in hits:
-            if start < skip:
+            if start < skip or (index in last and last[index] < start < near):
                 continue
             for matcher in matchers[index]:
                 verdict = matcher.judge(text, start, end)
@@ -106,9 +152,12 @@ class Rules:
 
     def beginnings(self, text: str) -> list[Pending]:
         """Return the ends of a text that may be the beginning of an anchor."""
-        found = []
+        found: list[Pending] = []
         end = len(text)
-        for key in (text[-2:], text[-1:]):
+        last = text[-1:]
+        if last not in self._lasts:
+            return found
+        for key in (text[-2:], last):
             for prefix, _ in self._public.get(key, ()):
                 if text.endswith(prefix):
                     start = end - len(prefix)
@@ -118,6 +167,10 @@ class Rules:
                     start = end - len(prefix)
                     found.append(Pending(start, start, len(prefix) > SHOWN, matcher))
         return found
+
+
+def _needs(matcher: Matcher) -> str:
+    return matcher.rule.needs if isinstance(matcher, RuleMatcher) else ""
 
 
 def _by_anchor(secrets: Mapping[str, Iterable[str]]) -> dict[tuple[str, str], list[str]]:

@@ -17,10 +17,13 @@ from mxc_kernel.output.rules import LIMIT, Rule
 if TYPE_CHECKING:
     import regex  # type: ignore[import-untyped]
 
-__all__ = ["SHOWN", "ExactMatcher", "Matcher", "Pending", "RuleMatcher", "Span"]
+__all__ = ["SHOWN", "VAGUE", "ExactMatcher", "Matcher", "Pending", "RuleMatcher", "Span"]
 
 SHOWN = 3
 """Characters of a possible secret that may be shown when a hold ends unconfirmed."""
+
+VAGUE = 1 << 20
+"""Rank from which on a name gives way to that of any other rule that finds the same."""
 
 
 class Span(NamedTuple):
@@ -101,6 +104,7 @@ class RuleMatcher:
         self._exceptions = exceptions
         self._grows = grows
         self._before = rule.before
+        self._run = ("", 0, 0)
         self._in_anchor = rule.lead is None
 
     # Compiled at the first hit: all expressions together would cost every kernel start 10 ms.
@@ -111,6 +115,16 @@ class RuleMatcher:
     @cached_property
     def _body(self) -> Callable[..., re.Match[str] | None]:
         return re.compile(self.rule.body).match
+
+    @cached_property
+    def _whole(self) -> Callable[..., re.Match[str] | None]:
+        # Atomic: matched in two steps the lead would not give back what the body lacks.
+        lead = f"(?>{self.rule.lead})" if self.rule.lead else ""
+        return re.compile(f"{lead}(?:{self.rule.body})").match
+
+    @cached_property
+    def _alive(self) -> Callable[..., re.Match[str] | None]:
+        return re.compile(rf"{self.rule.alive}*+\Z").match
 
     @cached_property
     def _tail(self) -> Callable[..., re.Match[str] | None]:
@@ -130,7 +144,12 @@ class RuleMatcher:
         """Return the verdict on the anchor at ``text[start:end]``."""
         if start and text[start - 1] in self._before:
             return None
-        stop = min(start + LIMIT, len(text))
+        size = len(text)
+        stop = start + LIMIT
+        if stop >= size:
+            stop = size
+        elif self._whole(text, start, stop) is None:
+            return None  # nearly all hits of nearly all texts
         secret = start
         if not self._in_anchor:
             lead = self._lead(text, start, stop)
@@ -156,18 +175,26 @@ class RuleMatcher:
         return Pending(start, span.start, True, self, span) if grows else span
 
     def _span(self, text: str, start: int, secret: int, body: re.Match[str]) -> Span:
-        if body.lastindex:
-            return Span(body.start(1), start, self._order, body.end(1), -1, self)
-        tail = body.end()
+        secret, tail = body.span(body.lastindex or 0)
+        anchor = secret if self.rule.vague else start
+        if tail < body.end():
+            return Span(secret, anchor, self._order, tail, -1, self)
         last, more = self.extend(text, tail, tail)
-        return Span(secret, start, self._order, last, tail if more else -1, self)
+        return Span(secret, anchor, self._order, last, tail if more else -1, self)
 
     def extend(self, text: str, begin: int, origin: int) -> tuple[int, bool]:
         """Return where the tail ends and whether it may go on."""
         rule = self.rule
         stop = min(len(text), origin + rule.reach)
+        known, first, last = self._run
+        if text is known and first <= begin <= last:
+            # An anchor that stands in the tail of another one: without this, a text of nothing but
+            # anchors would take time by the square of its length.
+            return last, last == len(text)
         match = self._tail(text, begin, stop)
         end = match.end() if match else begin
+        if end - begin > LIMIT and not rule.until and stop == len(text):
+            self._run = (text, begin, end)
         if rule.until and (mark := self._until.search(text, begin, end)):
             return mark.end(), False
         return end, bool(rule.tail) and end == len(text) < origin + rule.reach
@@ -184,14 +211,28 @@ class RuleMatcher:
         """Return whether more text could still confirm the hit."""
         if stop < len(text) or stop - start >= LIMIT:
             return None
+        if self.rule.alive and self._alive(text, end) is None:
+            return None  # sooner known than by a partial match
         partial = self._partial_lead if in_lead else self._partial_body
         if partial.match(text, secret, stop, partial=True) is None:
             return None
         if in_lead:
             return Pending(start, stop, False, self)
+        if self.rule.ends:
+            otherwise = self._ended(text, start, secret, stop)
+            return Pending(start, secret, otherwise is not None, self, otherwise)
         seen = stop - (end if self._in_anchor else secret)
         harmless = self.rule.harmless and re.fullmatch(self.rule.harmless, text[secret:stop])
         return Pending(start, secret, seen > SHOWN and not harmless, self)
+
+    def _ended(self, text: str, start: int, secret: int, stop: int) -> Span | None:
+        """Return the secret that it is if nothing follows."""
+        body = self._body(text[secret:stop] + "\n")
+        check = self.rule.check
+        if body is None or not body.lastindex or (check and not check(body[body.lastindex])):
+            return None
+        anchor = secret if self.rule.vague else start
+        return Span(secret, anchor, self._order, secret + body.end(body.lastindex), -1, self)
 
     # The regex module costs 20 ms to import, and only a hit near the end of a write needs it.
     @cached_property

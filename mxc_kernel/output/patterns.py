@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
-from mxc_kernel.output.rules import Rule
+from mxc_kernel.output.rules import LIMIT, Rule
 
-__all__ = ["MIN_PREFIX", "pattern_rule"]
+__all__ = ["MAX_WAYS", "MIN_PREFIX", "pattern_rule"]
 
 MIN_PREFIX = 3
 """Literal characters a pattern must begin with: they are what the stream is searched for."""
+
+MAX_WAYS = 4096
+"""Ways in which a pattern may be tried on one text: one open repetition and a few choices."""
 
 _SPECIAL = frozenset(".^$*+?{}[]|()\\")
 _REMEDY = (
@@ -27,7 +32,7 @@ def pattern_rule(name: str, pattern: str) -> Rule:
         pattern: a regular expression of Python's; group 1, if there is one, is the secret.
 
     Raises:
-        SandboxPolicyError: it is no expression, or has no literal beginning, or matches nothing.
+        SandboxPolicyError: it is no expression, has no literal beginning, or could take long.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,39}", name):
         raise SandboxPolicyError(
@@ -47,8 +52,49 @@ def pattern_rule(name: str, pattern: str) -> Rule:
             f"{prefix!r}" + (" and has more than one group" if compiled.groups > 1 else ""),
             remedy=_REMEDY,
         )
+    if _ways(re.compile(pattern)) > MAX_WAYS:
+        raise SandboxPolicyError(
+            f"the redaction pattern {name!r} can match one text in too many ways: looking for it "
+            "could take seconds",
+            remedy="Give counts, such as {8,32}, to all but one of its repetitions; nest none.",
+        )
     _check_partial(name, pattern)
     return Rule(name, (prefix[:16],), pattern)
+
+
+def _ways(compiled: re.Pattern[str]) -> float:
+    """Return an upper bound of the ways in which a pattern can be tried on one text.
+
+    Matching backtracks, so its work is what each way costs times their number. The text is bounded
+    by ``LIMIT``; a bound on the ways makes the work linear in the output, whatever a cell prints.
+    """
+    # The parser behind ``re``: private, but read here only, and anything unknown to it is refused.
+    from re import _parser  # type: ignore[attr-defined]
+
+    return _product(_parser.parse(compiled.pattern, compiled.flags).data)
+
+
+def _product(nodes: list[tuple[Any, Any]]) -> float:
+    return math.prod(_ways_of(str(kind), value) for kind, value in nodes)
+
+
+def _ways_of(kind: str, value: Any) -> float:
+    if kind in ("LITERAL", "NOT_LITERAL", "ANY", "IN", "AT", "CATEGORY"):
+        return 1
+    if kind == "SUBPATTERN":
+        return _product(value[3].data)
+    if kind == "ATOMIC_GROUP":
+        return _product(value.data)
+    if kind == "BRANCH":
+        return sum(_product(branch.data) for branch in value[1])
+    if kind in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+        least, most, inside = value
+        most = min(int(most), LIMIT)
+        each = _product(inside.data)
+        if each == 1:
+            return most - min(int(least), LIMIT) + 1
+        return each**most * 2 if most < 64 else math.inf  # far beyond any bound
+    return math.inf  # back references, look-around, conditions
 
 
 def _check_partial(name: str, pattern: str) -> None:

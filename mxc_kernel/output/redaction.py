@@ -15,10 +15,20 @@ from collections import Counter
 
 from mxc_kernel.output.compiled import Rules
 from mxc_kernel.output.matching import Matcher, Pending, Span
+from mxc_kernel.output.rendering import Extras, render
 from mxc_kernel.output.rules import LIMIT
-from mxc_kernel.output.terminal import Splitter
+from mxc_kernel.output.terminal import KEPT, Splitter, partial
 
-__all__ = ["HARD_SECONDS", "HOLD_BOUND", "SOFT_SECONDS", "Rules", "Stream", "find", "redact"]
+__all__ = [
+    "HARD_SECONDS",
+    "HOLD_BOUND",
+    "MARK",
+    "SOFT_SECONDS",
+    "Rules",
+    "Stream",
+    "find",
+    "redact",
+]
 
 SOFT_SECONDS = 0.04
 """Seconds after which the mere beginning of a public prefix (``gh``) is shown: too short to see."""
@@ -31,7 +41,8 @@ _LEFT = 16  # characters kept to the left of a candidate, for what a rule says a
 _CONTEXT = 64  # characters of decided text kept: a split label or end mark of a private key fits
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-Extras = list[tuple[int, str]]
+MARK = "\x1b\x00"
+"""What ``Stream.mark`` puts into a stream; the splitter lets no such escape through."""
 
 
 def find(text: str, rules: Rules) -> list[Span]:
@@ -53,15 +64,19 @@ def redact(text: str, rules: Rules) -> tuple[str, Counter[str]]:
         rules: what to look for.
     """
     counts: Counter[str] = Counter()
-    text, hits = _scan(text, rules)
-    extras: Extras = []
-    if hits is None:
-        text, extras = Splitter().split(text)
-        hits = rules.scan(text) or []
-    if not hits and not extras:
+    bare = KEPT.sub("", text) if "\x1b" in text else text
+    try:
+        hits = rules.scan(bare)
+    except UnicodeEncodeError:
+        return redact(_SURROGATES.sub("\ufffd", text), rules)
+    spans = _final(bare, hits, rules) if hits else []
+    if hits is not None and not spans:
         return text, counts
-    spans = _final(text, hits, rules)
-    shown, _ = _render(text, extras, (0, len(text)), spans, False, counts)
+    extras: Extras = []
+    if hits is None or bare is not text:
+        bare, extras = Splitter().split(text)
+        spans = _final(bare, rules.scan(bare) or [], rules)
+    shown, _ = render(bare, extras, (0, len(bare)), spans, False, counts)
     return shown, counts
 
 
@@ -82,6 +97,7 @@ class Stream:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._splitter = Splitter()
+        self._cut = ""  # the beginning of a sequence at the end of a write
         self._text = ""  # decided context, then what is held back
         self._base = 0  # characters of the stream before _text
         self._done = 0  # index in _text up to which all is decided
@@ -105,30 +121,77 @@ class Stream:
             text: any piece of the stream.
             now: the caller's clock in seconds.
         """
+        if self._cut:
+            text, self._cut = self._cut + text, ""
+        bare = text
+        if self._splitter.idle and (last := text.rfind("\x1b")) >= 0:
+            if partial(text, last):
+                text, self._cut = text[:last], text[last:]
+            bare = KEPT.sub("", text)
         before = len(self._text)
-        if self._splitter.idle:
-            whole, hits = _scan(self._text + text, self._rules)
-        else:
-            whole, hits = self._text, None
-        if hits is None:
-            plain, extras = self._splitter.split(_SURROGATES.sub("\ufffd", text))
+        whole = self._text + bare
+        try:
+            hits = self._rules.scan(whole) if self._splitter.idle else None
+        except UnicodeEncodeError:
+            return self._later(_SURROGATES.sub("\ufffd", text), now)
+        if hits is not None and not (self._open or self._ahead or self._extras):
+            found = self._judge(whole, hits) if hits else ((), self._rules.beginnings(whole))
+            if not found[0] and not found[1]:
+                return self._pass(whole, text)
+            if not found[0] and bare is text:
+                first = min(candidate.hold for candidate in found[1])
+                if self._done == before or first >= before:
+                    return self._keep(whole, text, found[1], now)
+            if not found[0] and bare is not text:
+                rest = len(whole) - min(candidate.anchor for candidate in found[1])
+                if 0 < rest <= len(bare) and _plain(text, rest):
+                    return self._pass(whole[:-rest], text[:-rest]) + self._later(text[-rest:], now)
+        if hits is None or bare is not text:
+            bare, extras = self._splitter.split(_SURROGATES.sub("\ufffd", text))
             self._extras += [(before + offset, extra) for offset, extra in extras]
-            whole = self._text + plain
-            hits = self._rules.scan(whole) or []
-        busy = hits or self._open or self._ahead or self._extras
-        if not busy and not self._rules.beginnings(whole):
-            return self._pass(whole)
-        self._text = whole
+        self._text += bare
         self._arrived.append((self._base + before, now))
+        if hits is None:
+            hits = self._rules.scan(self._text) or []
         return self._advance(hits, now, everything=False)
 
-    def _pass(self, text: str) -> str:
-        """Show everything: the short way for text without any hit, which is nearly all text."""
-        shown = text[self._done :]
+    def _later(self, text: str, now: float) -> str:
+        """Take a part of a write by itself, before the sequence that its end has begun."""
+        cut, self._cut = self._cut, ""
+        shown = self.feed(text, now)
+        self._cut = cut
+        return shown
+
+    def _keep(self, whole: str, text: str, pending: list[Pending], now: float) -> str:
+        """Hold back an end of this piece and nothing from before: ``_advance`` in short."""
+        before = len(self._text)
+        hold = keep = len(whole)
+        hard = False
+        for candidate in pending:
+            keep = min(keep, candidate.anchor)
+            start = max(candidate.hold, before)
+            if start <= hold:
+                hard = candidate.hard or (hard and start == hold)
+                hold = start
+        shown = self._text[self._done :] + text[: hold - before]
         if shown:
             self._masking = False
-        self._text = text[-_CONTEXT:]
-        self._base += len(text) - len(self._text)
+        self._text = whole
+        self._done = hold
+        self._arrived = [(self._base + before, now)]
+        self.deadline = None
+        if hold < len(whole):
+            self.deadline = now + (HARD_SECONDS if hard else SOFT_SECONDS)
+        self._trim(min(keep, hold) - _LEFT)
+        return shown
+
+    def _pass(self, whole: str, text: str) -> str:
+        """Show everything: the short way for text without a secret, which is nearly all text."""
+        shown = self._text[self._done :] + text
+        if shown:
+            self._masking = False
+        self._text = whole[-_CONTEXT:]
+        self._base += len(whole) - len(self._text)
         self._done = len(self._text)
         self._arrived.clear()
         self.deadline = None
@@ -146,11 +209,18 @@ class Stream:
             return ""
         return self._advance(self._rules.scan(self._text) or [], now, everything=True)
 
+    def mark(self) -> None:
+        """Have a ``MARK`` stand where this was called in what ``feed`` and the others return.
+
+        What else is to be shown between two pieces of a stream finds its place by it.
+        """
+        self._extras.append((len(self._text), MARK))
+
     def _advance(self, hits: list[tuple[int, int, int]], now: float, *, everything: bool) -> str:
         """Decide what can be decided and return what of it is to be shown."""
         text = self._text
         end = len(text)
-        spans, pending = self._judge(hits)
+        spans, pending = self._judge(text, hits)
         hold = keep = end
         self.deadline = None
         for candidate in pending:
@@ -166,10 +236,12 @@ class Stream:
                     self.deadline = max(due, self.deadline)
                 hold = min(hold, start)
             elif candidate.hard and candidate.matcher is not None:
-                spans.append(Span(start, candidate.anchor, 0, end, -1, candidate.matcher))
+                known = candidate.otherwise
+                anchor, order = known[1:3] if known else (candidate.anchor, 0)
+                spans.append(Span(start, anchor, order, end, -1, candidate.matcher))
                 self._open.setdefault(candidate.matcher, (self._base + end, True))
         spans.sort(key=_by_place)
-        shown, self._masking = _render(
+        shown, self._masking = render(
             text, self._extras, (self._done, hold), spans, self._masking, self.counts
         )
         self._done = hold
@@ -177,11 +249,15 @@ class Stream:
         self._trim(min(keep, hold) - _LEFT)
         return shown
 
-    def _judge(self, hits: list[tuple[int, int, int]]) -> tuple[list[Span], list[Pending]]:
+    def _judge(
+        self, text: str, hits: list[tuple[int, int, int]]
+    ) -> tuple[list[Span], list[Pending]]:
         """Return what is known of the text kept: secrets, open tails among them, and candidates."""
-        text = self._text
         # What stands right at the cut has lost what was to its left, and was judged when it had it.
         spans, pending = self._rules.judge(text, hits, _LEFT if self._base else 0)
+        pending += self._rules.beginnings(text)
+        if not (spans or self._open or self._ahead):
+            return spans, pending
         still: dict[Matcher, tuple[int, bool]] = {}
         for matcher, (began, unconfirmed) in self._open.items():
             begin = max(0, began - self._base)
@@ -197,9 +273,7 @@ class Stream:
                 still[span.matcher] = (self._base + span.tail, False)
         self._open = still
         # Found by an anchor that may be cut off by now.
-        spans += self._ahead
-        pending += self._rules.beginnings(text)
-        return spans, pending
+        return spans + self._ahead, pending
 
     def _arrival(self, index: int) -> float:
         """Return when the character at an index came."""
@@ -235,13 +309,10 @@ class Stream:
             ]
 
 
-def _scan(text: str, rules: Rules) -> tuple[str, list[tuple[int, int, int]] | None]:
-    """Scan a text; lone surrogates, which no encoding and no frontend can carry, are replaced."""
-    try:
-        return text, rules.scan(text)
-    except UnicodeEncodeError:
-        text = _SURROGATES.sub("\ufffd", text)
-        return text, rules.scan(text)
+def _plain(text: str, length: int) -> bool:
+    """Return whether the last characters of a coloured text are behind all of its colours."""
+    last = KEPT.match(text, text.rfind("\x1b"))
+    return last is not None and last.end() <= len(text) - length
 
 
 def _final(text: str, hits: list[tuple[int, int, int]], rules: Rules) -> list[Span]:
@@ -254,67 +325,3 @@ def _final(text: str, hits: list[tuple[int, int, int]], rules: Rules) -> list[Sp
 
 def _by_place(span: Span) -> tuple[int, int, int]:
     return span[:3]
-
-
-def _render(
-    text: str,
-    extras: Extras,
-    part: tuple[int, int],
-    spans: list[Span],
-    masking: bool,
-    counts: Counter[str],
-) -> tuple[str, bool]:
-    """Return a part of a text with its secrets replaced, and whether it ends in one.
-
-    Args:
-        text: what was judged.
-        extras: what is shown besides, by the index before which it stands.
-        part: from where to where.
-        spans: the secrets, sorted.
-        masking: whether the character before the part was masked; then its mask goes on silently.
-        counts: where to count the labels written.
-    """
-    position, stop = part
-    pieces: list[str] = []
-    for span in spans:
-        start, end = max(span.start, position), min(span.end, stop)
-        if start >= end:
-            continue
-        if start > position:
-            pieces += _shown(text, extras, position, start, masking)
-            masking = False
-        pieces += _at(extras, start, masking)
-        if not masking:
-            pieces.append(f"[redacted: {span.matcher.name}]")
-            counts[span.matcher.name] += 1
-        masking = True
-        for place, extra in extras:
-            if start < place < end and extra[0] == "\x1b":
-                pieces.append(extra)
-        position = end
-    if position < stop:
-        pieces += _shown(text, extras, position, stop, masking)
-        masking = False
-    if stop == len(text):
-        pieces += _at(extras, stop, masking)
-    return "".join(pieces), masking
-
-
-def _shown(text: str, extras: Extras, start: int, stop: int, masking: bool) -> list[str]:
-    """Return an unmasked part of the text with its extras."""
-    if not extras:
-        return [text[start:stop]]
-    pieces = _at(extras, start, masking)
-    position = start
-    for place, extra in extras:
-        if start < place < stop:
-            pieces += (text[position:place], extra)
-            position = place
-    return [*pieces, text[position:stop]]
-
-
-def _at(extras: Extras, index: int, masking: bool) -> list[str]:
-    """Return the extras at one index; of those behind a masked character only the colours."""
-    return [
-        extra for place, extra in extras if place == index and (not masking or extra[0] == "\x1b")
-    ]

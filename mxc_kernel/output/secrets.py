@@ -18,7 +18,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-__all__ = ["HOST_SECRET", "covered_variables", "encoded_forms", "exact_secrets", "host_secrets"]
+__all__ = [
+    "HOST_SECRET",
+    "covered_variables",
+    "encoded_forms",
+    "exact_secrets",
+    "host_secrets",
+    "ordinary_variables",
+]
 
 HOST_SECRET = "host-secret"  # noqa: S105
 """What a masked host value is called: the variable's name would tell the cell what the host has."""
@@ -73,6 +80,21 @@ def covered_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
         environ: the host's environment. Its values are not part of the answer.
     """
     return tuple(sorted(name for name, value in environ.items() if _literals(name, value)))
+
+
+def ordinary_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the variables that are called like secrets but hold ordinary words.
+
+    Args:
+        environ: the host's environment. Its values are not part of the answer.
+    """
+    return tuple(
+        sorted(
+            name
+            for name, value in environ.items()
+            if value.strip() and _is_secret_name(name) and not _literals(name, value)
+        )
+    )
 
 
 def host_secrets(environ: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

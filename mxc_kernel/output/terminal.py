@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["INVISIBLE", "SPECIAL", "Splitter", "clean", "visible_bidi"]
+__all__ = ["INVISIBLE", "KEPT", "SPECIAL", "Splitter", "clean", "partial", "visible_bidi"]
 
 _KEPT_FINALS = "mKA"
 _PARTIAL = 64  # characters of an unfinished sequence that are waited for
@@ -53,6 +53,9 @@ _TOKEN = re.compile(
 )
 # Searching for one set of characters is 30 times as fast as for all these alternatives.
 _FIRST = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_ZERO_WIDTH}]")
+_CUT = re.compile(r"\x1b(?:\[[0-?]*[ -/]*)?\Z")
+KEPT = re.compile(rf"\x1b\[[0-9;:]*+[{_KEPT_FINALS}]")
+"""The sequences that nearly all coloured text has, and that are kept as they are."""
 _STRING_END = re.compile(r"\x07|\x1b\\|\x9c|[\x18\x1a\n]|\x1b(?!\Z)")
 
 
@@ -122,6 +125,16 @@ class Splitter:
             return len(text)
         self._in_string = False
         return match.end() - (match[0] in ("\n", "\x1b"))
+
+
+def partial(text: str, start: int) -> bool:
+    """Return whether a text ends within the control sequence that begins at an index.
+
+    Args:
+        text: the end of a write.
+        start: index of its last escape character.
+    """
+    return len(text) - start <= _PARTIAL and _CUT.match(text, start) is not None
 
 
 def clean(text: str) -> str:

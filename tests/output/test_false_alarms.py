@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 import sysconfig
 import traceback
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from mxc_kernel.output.redaction import Rules, Stream, redact
 
 RULES = Rules()
 MIB = 1 << 20
+SIZES: dict[str, int] = {}
 
 
 def _logs(chance: random.Random) -> Iterator[str]:
@@ -67,6 +70,73 @@ def _source(_chance: random.Random) -> Iterator[str]:
             yield text
 
 
+def _hashes(chance: random.Random) -> Iterator[str]:
+    for number in range(8000):
+        key, digest = uuid.UUID(int=chance.getrandbits(128)), chance.randbytes(32)
+        short = base64.b64encode(digest[:16]).decode()
+        yield f"{key}\t{digest.hex()}\t{short}\n"
+        yield f"request_id={key} etag={digest.hex()[:32]} span={digest.hex()[:16]} n={number}\n"
+        yield f"commit {digest.hex()[:40]} next_token={short} cache_key={digest.hex()}\n"
+
+
+def _locks(chance: random.Random) -> Iterator[str]:
+    for number in range(4000):
+        digest = chance.randbytes(64)
+        integrity = base64.b64encode(digest).decode()
+        yield (
+            f'    "node_modules/token-types-{number}": {{\n      "version": "4.{number % 9}.1",\n'
+            f'      "resolved": "https://npm.example.org/token-types/-/token-types-4.1.tgz",\n'
+            f'      "integrity": "sha512-{integrity}",\n      "license": "MIT"\n    }},\n'
+            f'[[package]]\nname = "secret-service-{number}"\nversion = "5.1.{number % 7}"\n'
+            f'checksum = "{digest[:32].hex()}"\ncontent-hash = "{digest[32:].hex()}"\n'
+            f"tokenizers==0.2{number % 9}.0 --hash=sha256:{digest[:32].hex()}\n"
+        )
+
+
+def _notebooks(chance: random.Random) -> Iterator[str]:
+    for number in range(60):
+        cell = {
+            "cell_type": "code",
+            "id": f"{chance.getrandbits(32):08x}",
+            "metadata": {"execution": {"iopub.status.busy": "2026-11-20T23:07:01.123456Z"}},
+            "source": ["token = tokenizer.encode('some text')\n", "key = keys['api_key_name']\n"],
+            "outputs": [
+                {"data": {"image/png": base64.b64encode(chance.randbytes(20_000)).decode()}},
+                {"name": "stdout", "text": [f"loss: {chance.random()}\n", "tokens: [101, 2023]\n"]},
+            ],
+            "execution_count": number,
+        }
+        yield json.dumps({"cells": [cell], "nbformat": 4, "nbformat_minor": 5}, indent=1) + "\n"
+
+
+def _scripts(chance: random.Random) -> Iterator[str]:
+    names = ["e.token", "t.apiKey", "this._secret", "n.password", "r.accessToken", "o.keyCode"]
+    values = ["i.next()", "void 0", '"hidden"', "u[3]", "!0", "c(d,2e3)", '"utf-8"', "a1b2.c3"]
+    for number in range(60_000):
+        yield f"{chance.choice(names)}={chance.choice(values)},function(t){{return n{number}(t)}};"
+        if number % 40 == 0:
+            yield "\n"
+
+
+def _coloured(chance: random.Random) -> Iterator[str]:
+    for number in range(12_000):
+        yield (
+            f"\x1b[1mtests/test_{number}.py\x1b[0m::test_token[\x1b[33m{number}-secret\x1b[0m] "
+            f"\x1b[32mPASSED\x1b[0m\x1b[32m [{number % 100}%]\x1b[0m in {chance.random():.2f}s\n"
+            f"\r\x1b[K{'#' * (number % 40)} {number}/12000 \x1b[36mhttps://example.org/a\x1b[39m\n"
+        )
+
+
+def _models(chance: random.Random) -> Iterator[str]:
+    for number in range(10_000):
+        yield (
+            f'{{"pad_token": "<|endoftext|>", "id": {number}, "cache_key": "layer.{number}"}}\n'
+            f"Token indices sequence is longer than {number}; tokens/s={chance.random():.3f}\n"
+            f"api_key=os.environ['API_KEY_{number}'], password=None, secret=getpass('Password: ')\n"
+            f"password: str = Field(default=...), token: Optional[Token2] = token_v{number}\n"
+        )
+
+
 def _notebook_words(_chance: random.Random) -> Iterator[str]:
     yield (
         "sk-learn sk-toggleable__content sk-estimator-doc-link sk-parallel-item hf_hub_download "
@@ -82,18 +152,27 @@ def _notebook_words(_chance: random.Random) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "make",
-    [_logs, _base64, _pip, _tracebacks, _source, _notebook_words],
+    [
+        *(_logs, _base64, _pip, _tracebacks, _source, _notebook_words),
+        *(_hashes, _locks, _notebooks, _scripts, _coloured, _models),
+    ],
     ids=lambda make: make.__name__,
 )
 def test_ordinary_output_raises_no_alarm(make):
     text = "".join(make(random.Random(11)))
     assert len(text) > 10_000
+    SIZES[make.__name__] = len(text)
     shown, counts = redact(text, RULES)
     assert counts == {}
     assert shown == text
     stream = Stream(RULES)
     pieces = [stream.feed(text[i : i + 8192], 0.0) for i in range(0, len(text), 8192)]
     assert "".join(pieces) + stream.flush(0.0) == text
+
+
+def test_it_was_25_megabytes():
+    if len(SIZES) == 12:  # otherwise only some of them were asked for
+        assert sum(SIZES.values()) > 25_000_000
 
 
 def test_pandas_html_raises_no_alarm():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import codecs
+import html
 import json
+import os
 import random
 import re
 from itertools import pairwise
@@ -15,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mxc_kernel.errors import SandboxPolicyError
+from mxc_kernel.output.compiled import BUILT_IN
+from mxc_kernel.output.documents import redact_html, redact_json
 from mxc_kernel.output.patterns import pattern_rule
 from mxc_kernel.output.redaction import (
     HARD_SECONDS,
@@ -24,7 +28,6 @@ from mxc_kernel.output.redaction import (
     Stream,
     redact,
 )
-from mxc_kernel.output.rules import BUILT_IN
 from mxc_kernel.output.secrets import HOST_SECRET, exact_secrets
 
 DATA = Path(__file__).parents[1] / "data" / "redaction" / "examples.json"
@@ -43,6 +46,10 @@ EXAMPLES = [
 IDS = [f"{rule}-{index}" for index, (rule, *_) in enumerate(EXAMPLES)]
 RULES = Rules(exact_secrets(HOST_SECRET, SECRETS))
 each_example = pytest.mark.parametrize(("rule", "before", "secret", "after"), EXAMPLES, ids=IDS)
+
+
+SPLITS = int(os.environ.get("MXC_KERNEL_SPLITS", "50"))
+"""Random splits of each example: with as many as there are, more than 10,000."""
 
 
 def _streamed(pieces: list[str], rules: Rules = RULES) -> str:
@@ -103,6 +110,61 @@ def test_colours_inside_do_not_hide_a_secret(rule, before, secret, after):
     assert counts == {rule: 1}
     assert not _leaked(secret, re.sub(r"\x1b\[[\d;]*m", "", whole))
     assert _streamed(list(text)) == whole
+
+
+@each_example
+def test_random_splits_do_not_leak(rule, before, secret, after):
+    chance = random.Random(f"{rule}{before}")
+    plain = f"{before}{secret}{after}"
+    looks = (
+        plain,
+        _coloured(plain, chance),
+        f"\r{plain}\r 50%|#### | {plain}\r\n",
+        f"żółć🙂{plain}é",
+    )
+    wholes = [redact(text, RULES)[0] for text in looks]
+    for number in range(SPLITS):
+        text, whole = looks[number % len(looks)], wholes[number % len(looks)]
+        if number % 2:
+            pieces = _cut(
+                text, [chance.randrange(len(text)) for _ in range(chance.randrange(1, 9))]
+            )
+        else:
+            pieces = _cut_bytes(text, chance)
+        shown = _streamed(pieces)
+        assert shown == whole
+        assert not _leaked(secret, re.sub(r"\x1b\[[\d;]*m", "", shown))
+
+
+def _coloured(text: str, chance: random.Random) -> str:
+    """Colour changes at random places, as highlighters of code make them."""
+    places = {chance.randrange(len(text)) for _ in range(6)}
+    colours = ("\x1b[0m", "\x1b[1;32m", "\x1b[38;5;208m", "\x1b[39;49;00m", "\x1b[K")
+    return "".join(
+        chance.choice(colours) + character if index in places else character
+        for index, character in enumerate(text)
+    )
+
+
+def _cut_bytes(text: str, chance: random.Random) -> list[str]:
+    """Cut where a pipe would, inside of characters too."""
+    data = text.encode()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    places = sorted(chance.randrange(len(data)) for _ in range(chance.randrange(1, 9)))
+    return [decoder.decode(data[a:b]) for a, b in pairwise([0, *places, len(data)])]
+
+
+@each_example
+def test_an_example_is_masked_in_displays(rule, before, secret, after):
+    text = f"{before}{secret}{after}"
+    spans = "".join(f"<span>{html.escape(text[i : i + 7])}</span>" for i in range(0, len(text), 7))
+    for markup in (f"<pre>{html.escape(text)}</pre>", f"<pre>{spans}</pre>"):
+        shown, counts = redact_html(markup, RULES)
+        assert counts
+        assert not _leaked(secret, html.unescape(re.sub("<[^>]*>", "", shown)))
+    shown, counts = redact_json({"data": {"text/plain": [text, {text: 1}]}}, RULES)
+    assert counts[rule] == 2
+    assert not _leaked(secret, json.dumps(shown))
 
 
 @settings(max_examples=400, deadline=None)
@@ -224,15 +286,28 @@ def test_a_carriage_return_bar_passes_at_once():
 
 
 def test_a_private_key_without_an_end_stops_at_the_first_foreign_character():
-    text = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n" + '"ordinary" text\n'
-    assert redact(text, RULES)[0] == '[redacted: private-key]"ordinary" text\n'
+    text = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKC\n" + "{ordinary} text\n"
+    assert redact(text, RULES)[0] == "[redacted: private-key]{ordinary} text\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'if line.startswith("-----BEGIN RSA PRIVATE KEY-----"):\n    return load(line)\n',
+        "It begins with `-----BEGIN PRIVATE KEY-----` and ends\n",
+        "-----BEGIN CERTIFICATE-----\nMIIDdzCCAl+gAwIBAgIEAg\n-----END CERTIFICATE-----\n",
+    ],
+)
+def test_where_only_the_first_line_is_spoken_of_nothing_is_masked(text):
+    assert redact(text, RULES) == (text, {})
 
 
 def test_a_private_key_without_an_end_stops_after_16_kib():
     head = "-----BEGIN PRIVATE KEY-----"
     body = "\n" + ("A" * 63 + "\n") * 400
     shown, _ = redact(head + body, RULES)
-    assert shown == "[redacted: private-key]" + body[16 << 10 :]
+    confirmed = 9  # characters of the body
+    assert shown == "[redacted: private-key]" + body[confirmed + (16 << 10) :]
     assert _streamed(_cut(head + body, [5000, 10_000, 15_000, 17_000, 20_000])) == shown
 
 
@@ -246,12 +321,51 @@ def test_operator_patterns_grow_with_the_text():
 
 @pytest.mark.parametrize(
     "pattern",
-    ["a|bcd", "[abc]d", "abc*(", "(?i)abcd", "ab.*", "(abc)", "", r"\d+", "abcd|", "abc(a)b(c)"],
+    [
+        *(
+            "abc(?:a+)+b",
+            "abc(?:a|aa)*b",
+            r"abc\w*\w*\d",
+            r"abc(.+)\1",
+            "abc.*(?=x)",
+            "abc(?:.?){40}",
+        ),
+        *(
+            "a|bcd",
+            "[abc]d",
+            "abc*(",
+            "(?i)abcd",
+            "ab.*",
+            "(abc)",
+            "",
+            r"\d+",
+            "abcd|",
+            "abc(a)b(c)",
+        ),
+    ],
 )
 def test_patterns_that_cannot_be_searched_for_are_refused(pattern):
     with pytest.raises(SandboxPolicyError) as caught:
         pattern_rule("mine", pattern)
     assert caught.value.remedy
+
+
+def test_the_rules_in_use_can_be_exchanged():
+    rules = Rules()
+    stream = Stream(rules)
+    assert stream.feed("ACME-12345678\n", 0.0) == "ACME-12345678\n"
+    rules.take_over(Rules(operator=[pattern_rule("acme", "ACME-[0-9]{4,}")]))
+    assert stream.feed("ACME-12345678\n", 0.0) == "[redacted: acme]\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["1sig=" + "A" * 42, "glpat-" + "a1" * 12 + ".", "1sig=" + "%41" * 42]
+)
+def test_a_text_of_nothing_but_anchors_takes_time_in_proportion(text):
+    # By the square of its length this would take minutes.
+    shown, counts = redact(text * 20_000, RULES)
+    assert len(shown) < 1000
+    assert counts.total() <= 2
 
 
 def test_exceptions_are_shown():
@@ -278,3 +392,15 @@ def test_long_random_stream_equals_the_whole():
         text = text[size:]
     assert "".join(pieces) + stream.flush(0.0) == whole
     assert stream.counts == counts
+
+
+def test_the_documentation_lists_every_rule_and_what_it_is_found_by():
+    found: dict[str, dict[str, None]] = {}
+    for rule in BUILT_IN:
+        found.setdefault(rule.name, {}).update((anchor.strip(), None) for anchor in rule.anchors)
+    rows = []
+    for name, anchors in sorted(found.items()):
+        few = " ".join(f"`{anchor}`" for anchor in list(anchors)[:5])
+        rows.append(f"| {name} | {few}{' …' if len(anchors) > 5 else ''} |")
+    page = (Path(__file__).parents[2] / "docs" / "redaction.md").read_text(encoding="utf-8")
+    assert page.partition("|---|---|\n")[2].splitlines() == rows

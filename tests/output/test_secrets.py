@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mxc_kernel.output.redaction import Rules, Stream, redact
-from mxc_kernel.output.secrets import HOST_SECRET, covered_variables, exact_secrets, host_secrets
+from mxc_kernel.output.secrets import (
+    HOST_SECRET,
+    covered_variables,
+    exact_secrets,
+    host_secrets,
+    ordinary_variables,
+)
 
 VALUE = 'p&ss "W0rd" /9+x\\y'
 
@@ -124,3 +130,9 @@ def test_any_secret_streams_as_the_whole(values, places, around):
     # A text that ends like the beginning of a secret is masked by a stream, not by the whole.
     shown += stream.feed("\x1b[0m" + "\ue123" * 100, 0.0) + stream.flush(0.0)
     assert shown == redact(text + "\x1b[0m" + "\ue123" * 100, rules)[0]
+
+
+def test_ordinary_values_are_named_and_others_are_not():
+    environ = {"DB_PASSWORD": "postgres", "X_TOKEN": "a1B2c3D4e5F6", "HOME": "/root", "Y_KEY": ""}
+    assert ordinary_variables(environ) == ("DB_PASSWORD",)
+    assert covered_variables(environ) == ("X_TOKEN",)
