@@ -2,26 +2,28 @@
 
 - ``text``: plain text only.
 - ``safe``: an allow-list; markup sanitised, pictures checked, SVG as an image, nothing that runs.
-- ``frame``: HTML that needs scripts goes into frames of opaque origin, the rest as in ``safe``.
-  Vega's and plotly's JSON bundles are not rendered yet.
+- ``frame``: HTML that needs scripts, and figures of plotly, vega and bokeh, go into frames of
+  opaque origin, the rest as in ``safe``.
 - ``trusted``: everything as it comes. Script in it can do what the user can.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mxc_kernel.output.frame import frame, needs_frame
+from mxc_kernel.output import figures
+from mxc_kernel.output.figures import Library, no_library
+from mxc_kernel.output.frame import needs_frame
+from mxc_kernel.output.markdown import sanitize_markdown
+from mxc_kernel.output.media import PICTURES, first_bytes
 from mxc_kernel.output.sanitize import (
     TooDeepError,
+    disarm,
     sanitize_html,
-    sanitize_latex,
-    sanitize_markdown,
     svg_image,
 )
 from mxc_kernel.output.terminal import clean, visible_bidi
@@ -34,16 +36,17 @@ TEXT, SAFE, FRAME, TRUSTED = range(4)
 MAX_HTML = 16 << 20
 """Characters of markup that are sanitised (3 s at 5 MB/s); more is not shown."""
 
+MAX_MARKDOWN = 100_000
+"""Characters of markdown that are rendered (0.5 s, at worst 4 s)."""
+
 _MAX_NAME = 100
 _MODEL_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_MAGIC = {
-    "image/png": (b"\x89PNG\r\n\x1a\n",),
-    "image/jpeg": (b"\xff\xd8\xff",),
-    "image/gif": (b"GIF87a", b"GIF89a"),
-    "image/webp": (b"RIFF",),
-}
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\r\n"
 _SCRIPTED = re.compile(r"(?:java|ecma|live|j|x-java|x-ecma)script|vnd\.vega|plotly|bokeh|holoviews")
+_DRAWN = re.compile(r"application/vnd\.(?:vega(?:lite)?\.v|plotly\.v1\+json|bokehjs_exec)")
+_EMPTIED = re.compile(r"<(?:iframe|canvas|object|embed)\b", re.IGNORECASE)
+# Something to see: a letter outside of a tag, or a picture.
+_VISIBLE = re.compile(r"(?:^|>)[^<]*[^<\s]|<(?:img|audio|video|progress|meter|hr|source)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,23 @@ class SafeBundle:
 
 
 class _RefusedError(ValueError):
-    """A content that is not what its MIME type says. The message is the reason in the note."""
+    """A content that is not shown. The message is the reason in the note.
+
+    Args:
+        reason: in words for the user.
+        level: the lowest level that shows it.
+    """
+
+    def __init__(self, reason: str, level: str = "trusted") -> None:
+        super().__init__(reason)
+        self.level = level
 
 
 def make_safe(
-    bundle: Mapping[str, Any], metadata: Mapping[str, Any] | None, level: int
+    bundle: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
+    level: int,
+    library: Library = no_library,
 ) -> SafeBundle:
     """Return what of a MIME bundle may be shown at a level.
 
@@ -74,24 +89,30 @@ def make_safe(
         bundle: MIME type to content, any JSON.
         metadata: the bundle's metadata, any JSON.
         level: 0 text, 1 safe, 2 frame, 3 trusted.
+        library: where the libraries come from that draw figures at level 2.
     """
     given = metadata if isinstance(metadata, Mapping) else {}
     if level >= TRUSTED:
         return SafeBundle(dict(bundle), dict(given))
     data: dict[str, Any] = {}
     notes: list[str] = []
+    covered = _draw(bundle, given, library, data, notes) if level == FRAME else frozenset()
     for mime, content in bundle.items():
-        render = _render(mime, level)
+        if mime in covered:
+            continue
+        render = _SHOWN_AS_TEXT.get(mime) if level < SAFE else _SAFE.get(mime)
         if render is None:
             notes.append(_note(mime, *_why(mime, level)))
             continue
         try:
             shown, value = render(mime, content if mime.endswith("json") else _text(content))
         except _RefusedError as error:
-            notes.append(_note(mime, str(error), "trusted"))
+            notes.append(_note(mime, str(error), error.level))
             continue
         if shown not in data or mime == shown:
             data[shown] = value
+        if level == SAFE and mime == "text/html" and _EMPTIED.search(_text(content)):
+            notes.append(_note("a part of text/html", "it needs scripts or frames", "frame"))
     if given.get("isolated") or any(
         isinstance(item, Mapping) and item.get("isolated") for item in given.values()
     ):
@@ -101,15 +122,43 @@ def make_safe(
     return SafeBundle(data, _metadata(given, data), tuple(notes))
 
 
-def _render(mime: str, level: int) -> Callable[[str, Any], tuple[str, Any]] | None:
-    """Return how to show a MIME type, or ``None``: not at this level."""
-    if mime == "text/plain":
-        return _plain
-    if level < SAFE:
-        return None
-    if mime == "text/html" and level >= FRAME:
-        return _framed
-    return _SAFE.get(mime)
+def _draw(
+    bundle: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    library: Library,
+    data: dict[str, Any],
+    notes: list[str],
+) -> frozenset[str]:
+    """Put a bundle's figure, or HTML that needs scripts, into a frame.
+
+    Returns:
+        the MIME types that need no more attention.
+    """
+    still = _still(bundle)
+    figure = figures.draw(bundle, metadata, library, still)
+    if figure is None:
+        try:
+            html = _text(bundle.get("text/html"))
+        except _RefusedError:
+            return frozenset()
+        if not needs_frame(html) or len(html) > MAX_HTML:
+            return frozenset()
+        figure = figures.frame_html(html, library, still)
+    if figure.html is not None:
+        data["text/html"] = figure.html
+    notes.extend(_note(what, why, "trusted") for what, why in figure.notes)
+    return figure.covered
+
+
+def _still(bundle: Mapping[str, Any]) -> str:
+    """Return markup with a bundle's picture, for where frames are not shown."""
+    for mime in PICTURES:
+        try:
+            _, picture = _picture(mime, _text(bundle.get(mime)))
+        except _RefusedError:
+            continue
+        return f'<img alt="figure" src="data:{mime};base64,{"".join(picture.split())}">'
+    return ""
 
 
 def _plain(mime: str, text: str) -> tuple[str, Any]:
@@ -117,21 +166,23 @@ def _plain(mime: str, text: str) -> tuple[str, Any]:
 
 
 def _html(mime: str, text: str) -> tuple[str, Any]:
-    return mime, _sanitized(sanitize_html, text)
-
-
-def _framed(mime: str, text: str) -> tuple[str, Any]:
-    if len(text) <= MAX_HTML and needs_frame(text):
-        return mime, frame(text)
-    return _html(mime, text)
+    try:
+        shown = _sanitized(sanitize_html, text, MAX_HTML)
+    except _RefusedError:
+        if len(text) <= MAX_HTML and needs_frame(text):
+            raise _RefusedError("it needs scripts", "frame") from None
+        raise
+    if needs_frame(text) and not _VISIBLE.search(shown):
+        raise _RefusedError("it needs scripts", "frame")
+    return mime, shown
 
 
 def _markdown(_mime: str, text: str) -> tuple[str, Any]:
-    return "text/html", _sanitized(sanitize_markdown, text)
+    return "text/html", _sanitized(sanitize_markdown, text, MAX_MARKDOWN)
 
 
 def _latex(mime: str, text: str) -> tuple[str, Any]:
-    return mime, sanitize_latex(text)
+    return mime, disarm(text)
 
 
 def _svg(_mime: str, text: str) -> tuple[str, Any]:
@@ -145,8 +196,7 @@ def _picture(mime: str, text: str) -> tuple[str, Any]:
     data = text.encode("ascii", "replace")
     if data.translate(None, _BASE64):
         raise _RefusedError("it is not such a picture")
-    start = base64.b64decode(b"".join(data[:64].split())[:32].rstrip(b"=") + b"===", validate=False)
-    if not start.startswith(_MAGIC[mime]):
+    if not first_bytes(text).startswith(PICTURES[mime]):
         raise _RefusedError("it is not such a picture")
     return mime, text
 
@@ -173,17 +223,19 @@ _SAFE: dict[str, Callable[[str, Any], tuple[str, Any]]] = {
     "image/svg+xml": _svg,
     "application/json": _json,
     "application/vnd.jupyter.widget-view+json": _widget,
-    **dict.fromkeys(_MAGIC, _picture),
+    **dict.fromkeys(PICTURES, _picture),
+    "text/plain": _plain,
 }
+_SHOWN_AS_TEXT = {"text/plain": _plain}
 
 
-def _sanitized(sanitize: Callable[[str], str], text: str) -> str:
-    if len(text) > MAX_HTML:
+def _sanitized(sanitize: Callable[[str], str], text: str, most: int) -> str:
+    if len(text) > most:
         raise _RefusedError("it is too large to be sanitised")
     try:
         return sanitize(text)
     except TooDeepError:
-        raise _RefusedError("it is nested too deeply") from None
+        raise _RefusedError("its elements are too deep or have too many attributes") from None
 
 
 def _text(content: Any) -> str:
@@ -197,8 +249,10 @@ def _text(content: Any) -> str:
 
 def _why(mime: str, level: int) -> tuple[str, str]:
     """Return why a type is left out, and the level that shows it."""
-    if level < SAFE and (mime in _SAFE):
+    if level < SAFE and mime in _SAFE:
         return "only plain text is shown at this level", "safe"
+    if level < FRAME and _DRAWN.match(mime):
+        return "its library would run script and load from elsewhere", "frame"
     if _SCRIPTED.search(mime):
         return "it can run script or load from elsewhere", "trusted"
     return "it is not on the list of known harmless types", "trusted"
@@ -216,7 +270,7 @@ def _metadata(given: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
         item = given.get(mime)
         if not isinstance(item, Mapping):
             continue
-        if mime in _MAGIC:
+        if mime in PICTURES:
             kept = {key: item[key] for key in ("width", "height") if _is_size(item.get(key))}
             if item.get("unconfined") is True:
                 kept["unconfined"] = True

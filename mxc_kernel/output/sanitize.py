@@ -1,12 +1,12 @@
-"""HTML, markdown and LaTeX that may stand in the page itself: nothing runs, nothing remote loads.
+"""HTML and LaTeX that may stand in the page itself: nothing runs, nothing remote loads.
 
 JupyterLab trusts what a kernel sends: script in an output runs with the user's cookie, and a remote
 picture carries data out of a closed network through the user's browser. So markup is parsed and
 rebuilt from an allow-list (nh3), and each value that could load or cover something is checked.
 
-Links stay, because a link loads only when it is clicked. One thing that happens without a click
-cannot be stopped from inside an output: on a page served over plain http, browsers may look up the
-host names of links in advance. A server can switch that off with the header
+Links that lead away stay, because a link loads only when it is clicked. One thing that happens
+without a click cannot be stopped from inside an output: on a page served over plain http, browsers
+may look up the host names of links in advance. A server can switch that off with the header
 ``X-DNS-Prefetch-Control: off``.
 """
 
@@ -14,25 +14,26 @@ host names of links in advance. A server can switch that off with the header
 from __future__ import annotations
 
 import base64
-import html as entities
 import re
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from mxc_kernel.output.elements import replace_elements
+from mxc_kernel.output.links import is_link
+from mxc_kernel.output.media import IMAGE_URL, MEDIA_TYPE, is_media
 from mxc_kernel.output.style import inline_styles, safe_style
 
 if TYPE_CHECKING:
     import nh3
-    from markdown_it import MarkdownIt
 
 __all__ = [
     "ATTRIBUTES",
-    "IMAGE_URL",
+    "MAX_NESTING",
     "TAGS",
     "TooDeepError",
+    "disarm",
     "sanitize_html",
-    "sanitize_latex",
-    "sanitize_markdown",
     "svg_image",
 ]
 
@@ -41,9 +42,13 @@ TAGS = frozenset(
     a abbr article aside audio b bdi bdo blockquote br caption center cite code col colgroup dd del
     details dfn div dl dt em figcaption figure font footer h1 h2 h3 h4 h5 h6 header hr i img ins kbd
     li main mark meter nav ol p pre progress q rp rt ruby s samp section small source span strike
-    strong sub summary sup table tbody td tfoot th thead time tr tt u ul var video wbr """.split()
+    strong sub summary sup table tbody td tfoot th thead time tr tt u ul var video """.split()
 )
-"""Elements that may stand in an output. No form controls: they belong to the page's keyboard."""
+"""Elements that may stand in an output.
+
+No form controls: they belong to the page's keyboard. No ``wbr``: MathJax reads past it, so it would
+hide the name of a macro from :func:`disarm`.
+"""
 
 ATTRIBUTES: dict[str, frozenset[str]] = {
     "*": frozenset({"style", "class", "title", "lang", "dir", "align", "valign"}),
@@ -72,20 +77,10 @@ ATTRIBUTES: dict[str, frozenset[str]] = {
 }
 """No id or name (they shadow what the page looks up), no data attributes (Lab runs commands)."""
 
-IMAGE_URL = re.compile(
-    r"data:image/(?:png|jpe?g|gif|webp);base64,[A-Za-z0-9+/=\s]*|data:image/svg\+xml[;,][^\x00]*",
-    re.IGNORECASE,
-)
-"""Pictures that travel inside the output. As an image, SVG neither runs script nor loads."""
-
-_MEDIA_URL = re.compile(
-    r"data:(?:audio|video)/[\w.+-]+(?:;[\w=.-]+)*;base64,[A-Za-z0-9+/=\s]*", re.I
-)
-_LINK = re.compile(r"(?:https?://|mailto:)[^\x00-\x20]*", re.IGNORECASE)
 # Classes that pandas, Pygments and friends set. Any other might be one of the page's own (a
 # dialog).
 _CLASS = re.compile(
-    r"dataframe|data|blank|index_name|(?:row|col)_heading|(?:row|col|level)[_\d]\w*|highlight|output_\w+"
+    r"dataframe|tex2jax_ignore|mathjax_ignore|data|blank|index_name|(?:row|col)_heading|(?:row|col|level)[_\d]\w*|highlight|output_\w+"
     r"|pd-\w+|sk-[\w-]+|xr-[\w-]+|[a-z][a-z0-9]?"
 )
 _DROP_WITH_CONTENT = frozenset(
@@ -98,19 +93,23 @@ MAX_NESTING = 200
 """Levels of elements; the parser's time grows with their square (20,000 levels took it 7 s)."""
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _CLOSED_BY_NEXT = frozenset("p li td th tr dt dd thead tbody tfoot option rt rp".split())
-_TAG = re.compile(r"""<(/?)([A-Za-z][^\s/>]*)(?:[^>"']|"[^"]*"|'[^']*')*>?""")
-_INLINE_SVG = re.compile(r"<svg\b[^>]*>.*?</svg\s*>", re.IGNORECASE | re.DOTALL)
+MAX_ATTRIBUTES = 500
+"""Of one element; the parser compares each with all before it (20,000 took it 0.9 s)."""
+_ATTRIBUTE = re.compile(
+    r"""[^\s/>][^\s/>=]*+(?:\s*+=\s*+(?:"[^"]*+"?|'[^']*+'?|[^\s>"'][^\s>]*+)?)?"""
+)
+_TAG = re.compile(rf"<(/?)([A-Za-z][^\s/>]*+)((?:[\s/]++|{_ATTRIBUTE.pattern})*+)>?")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 # MathJax also typesets HTML. These macros make links, set styles and classes, or load.
 _MACROS = re.compile(
-    r"\\(?=(?:href|url|style|class|cssId|data|require|includegraphics|bbox|html\w*|texttip|mmlToken"
-    r"|toggle|enclose|unicode)\b)"
+    r"\\(?=(?:href|url|style|class|cssId|data|require|includegraphics|bbox|html\w*|texttip|mathtip"
+    r"|mmlToken|toggle|enclose|unicode|csname)(?![A-Za-z]))"
 )
 
 
 class TooDeepError(ValueError):
-    """The markup is nested so deeply that parsing it would stall the kernel."""
+    """Elements are nested so deeply, or so wide, that parsing them would stall the kernel."""
 
 
 def sanitize_html(html: str) -> str:
@@ -120,59 +119,25 @@ def sanitize_html(html: str) -> str:
         html: untrusted markup.
 
     Raises:
-        TooDeepError: elements are nested more than 200 deep.
+        TooDeepError: elements are nested more than 200 deep, or one has more than 500 attributes.
     """
     html = _SURROGATES.sub("\ufffd", html)
-    if "<svg" in html or "<SVG" in html:
-        html = _INLINE_SVG.sub(lambda match: svg_image(match[0]), html)
-    if "<style" in html or "<STYLE" in html:
-        html = inline_styles(html)
+    html = replace_elements(html, "svg", lambda svg, _content: svg_image(svg))
+    html = inline_styles(html)
     if _nesting(html) > MAX_NESTING:
         raise TooDeepError
-    return _tame_math(_cleaner().clean(html))
+    return disarm(_cleaner().clean(html))
 
 
-def sanitize_markdown(source: str) -> str:
-    """Return HTML for markdown; JupyterLab's own renderer would pass raw HTML in it unsanitised.
-
-    Args:
-        source: untrusted markdown (CommonMark with tables and strikethrough); ``$…$`` math stays.
-
-    Raises:
-        TooDeepError: elements are nested more than 200 deep.
-    """
-    formulas: list[str] = []
-
-    def keep(match: re.Match[str]) -> str:
-        if match[1] is None:
-            return match[0]  # code
-        formulas.append(match[1])
-        return f"\ue000{len(formulas) - 1}\ue001"
-
-    source = source.replace("\ue000", "").replace("\ue001", "")
-    rendered = sanitize_html(_markdown().render(_FORMULA.sub(keep, source)))
-    return re.sub(
-        "\ue000([0-9]+)\ue001",
-        lambda match: _tame_math(entities.escape(formulas[int(match[1])])),
-        rendered,
-    )
-
-
-# Emphasis marks inside a formula must not be read as markdown, and code is not searched for
-# formulas.
-_FORMULA = re.compile(
-    r"```.*?(?:```|\Z)|`[^`\n]*`|(\$\$.+?\$\$|\\\[.+?\\\]|(?<![\w$\\])\$(?=\S)[^$\n]+?(?<=\S)\$(?!\d))",
-    re.DOTALL,
-)
-
-
-def sanitize_latex(source: str) -> str:
-    """Return LaTeX in which no macro links, styles or loads.
+def disarm(text: str) -> str:
+    r"""Return LaTeX, or text with LaTeX in it, in which no macro links, styles or loads.
 
     Args:
-        source: untrusted LaTeX; the text of a disarmed macro stays readable.
+        text: untrusted LaTeX; the name of a disarmed macro stays readable.
+
+    A macro is found by its name wherever it stands: ``\let\x\href`` names it as well.
     """
-    return _tame_math(source)
+    return _MACROS.sub("\\\u200b", text) if "\\" in text else text
 
 
 def svg_image(svg: str, size: str = "") -> str:
@@ -188,15 +153,17 @@ def svg_image(svg: str, size: str = "") -> str:
     return f'<img alt="SVG picture" src="data:image/svg+xml;base64,{data}"{size}>'
 
 
-def _tame_math(text: str) -> str:
-    return _MACROS.sub("\\\\\u200b", text) if "\\" in text else text
-
-
 def _nesting(html: str) -> int:
-    """Return how deep elements are nested: an estimate, rather too high than too low."""
+    """Return how deep elements are nested: an estimate, rather too high than too low.
+
+    Raises:
+        TooDeepError: an element has too many attributes.
+    """
     stack: list[str] = []
     deepest = 0
-    for closing, name in _TAG.findall(html):
+    for closing, name, attributes in _TAG.findall(html):
+        if len(attributes) > MAX_ATTRIBUTES * 2 and _has_many(attributes):
+            raise TooDeepError
         name = name.lower()
         if name in _VOID or name in _CLOSED_BY_NEXT:
             continue
@@ -208,6 +175,10 @@ def _nesting(html: str) -> int:
     return deepest
 
 
+def _has_many(attributes: str) -> bool:
+    return next(islice(_ATTRIBUTE.finditer(attributes), MAX_ATTRIBUTES, None), None) is not None
+
+
 def _attribute(tag: str, name: str, value: str) -> str | None:
     """Return what may stay of an attribute's value, or ``None``."""
     if name == "style":
@@ -215,11 +186,12 @@ def _attribute(tag: str, name: str, value: str) -> str | None:
     if name == "class":
         return " ".join(word for word in value.split() if _CLASS.fullmatch(word)) or None
     if name == "href":
-        value = value.strip()
-        return value if _LINK.fullmatch(value) else None
+        return value.strip() if is_link(value.strip()) else None
     if name == "src":
-        allowed = IMAGE_URL if tag == "img" else _MEDIA_URL
-        return value if allowed.fullmatch(value.strip()) else None
+        allowed = IMAGE_URL.fullmatch(value.strip()) if tag == "img" else is_media(value.strip())
+        return value.strip() if allowed else None
+    if name == "type" and tag == "source":
+        return value if MEDIA_TYPE.fullmatch(value.strip()) else None
     if name in ("width", "height"):
         return value if re.fullmatch(r"[0-9]{1,5}(?:\.[0-9]+)?(?:px|%)?", value.strip()) else None
     return value
@@ -241,10 +213,3 @@ def _cleaner() -> nh3.Cleaner:
         link_rel="noopener noreferrer",
         strip_comments=True,
     )
-
-
-@cache
-def _markdown() -> MarkdownIt:
-    from markdown_it import MarkdownIt
-
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-__all__ = ["PROPERTIES", "inline_styles", "safe_style"]
+from mxc_kernel.output.elements import replace_between, replace_elements
+
+__all__ = ["PROPERTIES", "harmless_value", "inline_styles", "safe_style"]
 
 PROPERTIES = frozenset(
     """
@@ -37,16 +42,25 @@ _FUNCTIONS = frozenset(
 _FUNCTION = re.compile(r"([\w-]*)\(")
 # No backslash (an escape can spell url), no quote-less at-rule, comment or brace.
 _VALUE = re.compile(r"""[\w\s#%.,+*/()!-]*|(?:[\w\s,-]|"[\w\s,.-]*"|'[\w\s,.-]*')*""")
-_SHIFTS = ("margin", "text-indent")
+_SHIFTS = ("margin", "text-indent", "word-spacing", "letter-spacing")
 _SHIFTED = re.compile(r"[(-]")
+# A length of a hundred thousand pixels or more, but not the digits of a colour or of a fraction.
+_HUGE = re.compile(r"(?<![#\w.])(?:\d{6}|[\d.]*\d[eE][+-]?\d)")
 _MAX = 4096  # characters
 
-_STYLE_ELEMENT = re.compile(r"<style\b[^>]*>(.*?)</style\s*>", re.IGNORECASE | re.DOTALL)
-_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_ID = re.compile(r"""(<[a-zA-Z][a-zA-Z0-9]*\s[^<>]*?)\bid\s*=\s*(["'])([\w-]{1,128})\2""")
+# ``#id``, ``#id tag``, ``#id .class`` and ``#id tag.class``: what pandas' Styler writes.
+_SELECTOR = re.compile(
+    r"#(?P<id>[\w-]{1,128})(?P<below>\s+(?P<tag>[A-Za-z][A-Za-z0-9]*)?(?:\.(?P<name>[\w-]{1,64}))?)?"
+)
+_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)((?:\s[^<>]*)?)>")
+_ID = re.compile(r"""(?<=\s)id\s?=\s?["']?([\w-]{1,128})""")
+_CLASSES = re.compile(r"""(?<=\s)class\s?=\s?["']([^"'<>]*)["']""")
+_COMMENT = re.compile(r"/\*"), re.compile(r"\*/")
+_MAX_RULES = 20  # for what is below an element; each is tried on each element
+_MAX_ADDED = 2 << 20  # characters; one rule for a million cells must not fill the memory
 
 
+@lru_cache(maxsize=1024)  # a table says the same in each of its cells
 def safe_style(style: str) -> str:
     """Return the harmless declarations of a ``style`` attribute; empty if there are none.
 
@@ -59,18 +73,46 @@ def safe_style(style: str) -> str:
     for declaration in style.split(";"):
         name, colon, value = declaration.partition(":")
         name, value = name.strip().lower(), value.strip()
-        if colon and name in PROPERTIES and _harmless(name, value):
+        if colon and name in PROPERTIES and harmless_value(name, value):
             kept.append(f"{name}: {value}")
     return "; ".join(kept)
 
 
-def _harmless(name: str, value: str) -> bool:
-    if not _VALUE.fullmatch(value) or value.count("(") != value.count(")"):
+def harmless_value(name: str, value: str) -> bool:
+    """Whether a property's value loads nothing and does not shift the element over others.
+
+    Args:
+        name: the property, in lower case.
+        value: its value.
+    """
+    if not _VALUE.fullmatch(value) or value.count("(") != value.count(")") or _HUGE.search(value):
         return False
     if not all(function.lower() in _FUNCTIONS for function in _FUNCTION.findall(value)):
         return False
     # A negative margin pulls the output over what lies beside it: a fake button, a hidden notice.
     return not (name.startswith(_SHIFTS) and _SHIFTED.search(value))
+
+
+@dataclass
+class _Sheet:
+    """Rules by the id they name, for the element itself and for elements below it."""
+
+    own: dict[str, str] = field(default_factory=dict)
+    below: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)  # tag, class, style
+
+    def read(self, css: str) -> None:
+        """Take in the rules of a style element; those with other selectors are lost."""
+        for selectors, style in _rules(css):
+            for selector in map(_SELECTOR.fullmatch, map(str.strip, selectors.split(","))):
+                if selector is None:
+                    continue
+                name = selector["id"]
+                if selector["below"]:
+                    entry = (selector["tag"] or "").lower(), selector["name"] or "", style
+                    self.below.setdefault(name, []).append(entry)
+                elif len(self.own.get(name, "")) < _MAX:
+                    before = self.own.get(name)
+                    self.own[name] = f"{before}; {style}" if before else style
 
 
 def inline_styles(html: str) -> str:
@@ -79,26 +121,59 @@ def inline_styles(html: str) -> str:
     Args:
         html: markup that is sanitised afterwards; nothing here needs to be trusted.
 
-    pandas' Styler colours cells by ``#T_x_row0_col1 { … }``. Style elements are removed from output
-    (their selectors reach the whole page), and this is what keeps such a table in colour. Rules
-    with other selectors are lost.
+    pandas' Styler colours cells by ``#T_x_row0_col1 { … }``, headings by ``#T_x th { … }``. Style
+    elements are removed from output (their selectors reach the whole page), and this is what keeps
+    such a table in colour. Rules with other selectors, such as for hovering, are lost.
     """
-    rules: dict[str, str] = {}
-    for element in _STYLE_ELEMENT.finditer(html):
-        for selectors, declarations in _RULE.findall(_COMMENT.sub("", element[1])):
-            style = safe_style(declarations)
-            for selector in selectors.split(",") if style else ():
-                name = selector.strip()
-                if name[:1] == "#" and re.fullmatch(r"[\w-]{1,128}", name[1:]):
-                    before = rules.get(name[1:])
-                    rules[name[1:]] = f"{before}; {style}" if before else style
-    if not rules:
+    sheet = _Sheet()
+
+    def read(_whole: str, css: str) -> str:
+        sheet.read(css)
+        return ""
+
+    html = replace_elements(html, "style", read)
+    if not sheet.own and not sheet.below:
         return html
+    inside = ""  # the id of the table around, if there are rules for what is in it
+    added = 0
 
     def styled(match: re.Match[str]) -> str:
-        style = rules.get(match[3])
-        if style is None:
+        nonlocal inside, added
+        closing, tag, attributes = match.groups()
+        tag = tag.lower()
+        if closing:
+            inside = "" if tag == "table" else inside
             return match[0]
-        return f"{match[1]}style='{style.replace(chr(39), chr(34))}' {match[0][len(match[1]) :]}"
+        found = _ID.search(attributes)
+        name = found[1] if found else ""
+        style = "; ".join(_styles(sheet, inside, tag, name, attributes))
+        inside = name if tag == "table" and name in sheet.below else inside
+        added += len(style)
+        if not style or added > _MAX_ADDED:
+            return match[0]
+        return f"<{tag} style='{style.replace(chr(39), chr(34))}'{attributes}>"
 
-    return _ID.sub(styled, html)
+    return _TAG.sub(styled, html)
+
+
+def _styles(sheet: _Sheet, inside: str, tag: str, name: str, attributes: str) -> Iterator[str]:
+    """Yield what applies to an element, the most specific last."""
+    classes: list[str] | None = None
+    for wanted, required, style in sheet.below.get(inside, ())[:_MAX_RULES]:
+        if wanted in ("", tag):
+            if required and classes is None:
+                found = _CLASSES.search(attributes)
+                classes = found[1].split() if found else []
+            if not required or required in (classes or ()):
+                yield style
+    if name in sheet.own:
+        yield sheet.own[name]
+
+
+def _rules(css: str) -> Iterator[tuple[str, str]]:
+    """Yield selectors and harmless declarations of each rule; rules inside of rules are lost."""
+    for rule in replace_between(css, *_COMMENT, lambda _whole, _text: "").split("}"):
+        selectors, brace, declarations = rule.partition("{")
+        style = safe_style(declarations) if brace and "{" not in declarations else ""
+        if style:
+            yield selectors, style
