@@ -238,12 +238,14 @@ def sandbox_view(facts: SandboxFacts, *, changed: bool = False) -> View:
         ("process", "none is running" if facts.pid is None else str(facts.pid)),
         ("running for", "unknown" if facts.uptime is None else _elapsed(facts.uptime)),
         ("memory in use", "unknown" if facts.memory is None else format_size(facts.memory)),
+        *([] if facts.spare is None else [("spare sandbox", format_size(facts.spare))]),
     )
     late = "This is the sandbox from before this cell's changes." if changed else ""
     return notice(
         "Sandbox",
         Table(("what", "value"), rows),
         Table(("enforced", "by"), facts.enforced),
+        *([Table(("attested", "how"), facts.attested)] if facts.attested else ()),
         *_paragraphs(late),
     )
 
@@ -284,12 +286,31 @@ def verbatim_view(title: str, text: str) -> View:
 
 def limits_view(effective: Policy) -> View:
     """Show the limits in force."""
-    return notice("Limits in force", _limits_table(effective.limits))
+    limits = effective.limits
+    return notice(
+        "Limits in force",
+        Table(
+            ("limit", "value"),
+            (
+                *_limits_table(limits).rows,
+                ("pictures, tables and widgets", size_text(limits.rich_output)),
+                ("the largest of them", size_text(limits.single_output)),
+                ("outputs of a cell", _number_text(limits.outputs)),
+                ("messages a second", _number_text(limits.output_rate)),
+                ("output of all cells", size_text(limits.session_output)),
+                ("over a limit of output", limits.output_exceeded.name.lower()),
+            ),
+        ),
+    )
 
 
 def size_text(size: int | None) -> str:
     """Write a number of bytes for people; None and the top of the limits are no limit."""
     return format_size(None if size is None or size >= NO_CAP else size)
+
+
+def _number_text(number: int) -> str:
+    return "off" if number >= NO_CAP else f"{number:,}"
 
 
 def _paragraphs(*texts: str) -> list[Block]:
@@ -328,7 +349,7 @@ def _limits_table(limits: Limits) -> Table:
             ("time for a cell", format_duration(limits.cell_timeout)),
             ("memory", size_text(limits.memory)),
             ("processes", "off" if limits.processes is None else str(limits.processes)),
-            ("output of a cell", size_text(limits.output)),
+            ("text of a cell", size_text(limits.output)),
         ),
     )
 

@@ -59,6 +59,7 @@ FACTS = SandboxFacts(
     pid=4711,
     uptime=62.0,
     memory=3 << 20,
+    spare=None,
     user="uid 60706",
     enforced=(("files", "mounts"), ("memory", "the host")),
 )

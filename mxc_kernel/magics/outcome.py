@@ -33,8 +33,10 @@ class SandboxFacts:
         pid: the process on the host; None where none runs.
         uptime: seconds since it was started; None where none runs.
         memory: bytes in use; None where unknown.
+        spare: bytes in use by the sandbox that stands ready beside it; None where there is none.
         user: whom the sandbox runs as.
         enforced: rows of what is enforced, and by whom or how.
+        attested: rows of what was checked before the sandbox got any code, and who says so.
     """
 
     executable: str
@@ -44,8 +46,10 @@ class SandboxFacts:
     pid: int | None
     uptime: float | None
     memory: int | None
+    spare: int | None
     user: str
     enforced: tuple[tuple[str, str], ...]
+    attested: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

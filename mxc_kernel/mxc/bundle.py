@@ -7,9 +7,9 @@ travels over the pipe: see :mod:`mxc_kernel.worker.bootstrap` for the format.
 from __future__ import annotations
 
 import marshal
+import os
 from functools import lru_cache
 from importlib.util import MAGIC_NUMBER, find_spec, spec_from_file_location
-from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BOOTSTRAP", "build", "command"]
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _MARSHAL_VERSION = 2  # read by every supported Python, whatever writes it
 
-BOOTSTRAP = (_PACKAGE / "worker" / "bootstrap.py").read_text("utf-8")
+with open(os.path.join(_PACKAGE, "worker", "bootstrap.py"), encoding="utf-8") as _file:
+    BOOTSTRAP = _file.read()
 """The text for ``python -c`` that reads the bundle and starts the worker."""
 
 
@@ -59,16 +60,14 @@ def build(interpreter_magic: bytes) -> bytes:
     return len(data).to_bytes(8, "big") + data
 
 
-def _worker_modules() -> Iterator[tuple[str, Path]]:
-    yield "mxc_kernel.wire", _PACKAGE / "wire.py"
-    for path in sorted((_PACKAGE / "worker").glob("*.py")):
-        if path.stem == "__init__":
-            yield "mxc_kernel.worker", path
-        elif path.stem != "bootstrap":
-            yield f"mxc_kernel.worker.{path.stem}", path
+def _worker_modules() -> Iterator[tuple[str, str]]:
+    yield "mxc_kernel.wire", os.path.join(_PACKAGE, "wire.py")
+    for name, path in _modules("mxc_kernel.worker", os.path.join(_PACKAGE, "worker")):
+        if name != "mxc_kernel.worker.bootstrap":
+            yield name, path
 
 
-def _cloudpickle_modules() -> Iterator[tuple[str, Path]]:
+def _cloudpickle_modules() -> Iterator[tuple[str, str]]:
     """Yield cloudpickle's files; the child's own copy, where it has one, is found before them."""
     spec = find_spec("cloudpickle")
     if spec is None or not spec.origin:
@@ -76,23 +75,33 @@ def _cloudpickle_modules() -> Iterator[tuple[str, Path]]:
             "cloudpickle is not installed beside mxc-kernel.",
             remedy="Install it into the same environment: pip install cloudpickle",
         )
-    for path in sorted(Path(spec.origin).parent.glob("*.py")):
-        if path.stem == "__init__":
-            yield "cloudpickle", path
-        else:
-            yield f"cloudpickle.{path.stem}", path
+    yield from _modules("cloudpickle", os.path.dirname(spec.origin))
 
 
-def _entry(name: str, path: Path, *, compiled: bool) -> tuple[bool, str, bool, bytes]:
-    is_package = path.stem == "__init__"
+def _modules(package: str, folder: str) -> Iterator[tuple[str, str]]:
+    """Yield name and path of a package and of its modules."""
+    for file in sorted(os.listdir(folder)):
+        stem, extension = os.path.splitext(file)
+        if extension == ".py":
+            name = package if stem == "__init__" else f"{package}.{stem}"
+            yield name, os.path.join(folder, file)
+
+
+def _entry(name: str, path: str, *, compiled: bool) -> tuple[bool, str, bool, bytes]:
+    is_package = os.path.basename(path) == "__init__.py"
     filename = f"<{name}>"  # the host's folders are nobody's business inside
     if not compiled:
-        return is_package, filename, False, path.read_bytes()
+        return is_package, filename, False, _read(path)
     spec = spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        return is_package, filename, False, path.read_bytes()
+        return is_package, filename, False, _read(path)
     code: CodeType = spec.loader.get_code(name)  # type: ignore[attr-defined]  # reads __pycache__
     return is_package, filename, True, marshal.dumps(_relabel(code, filename))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _relabel(code: CodeType, filename: str) -> CodeType:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["MagicStub", "Settings", "parse_stubs"]
 
@@ -27,6 +31,7 @@ class Settings:
         execution_count: the number of the first cell.
         history: path of the history database; ``:memory:`` keeps none.
         argv: further arguments for ipykernel's application.
+        hardening: what to give up before anything else; None for nothing, outside of a sandbox.
     """
 
     cwd: str | None = None
@@ -34,6 +39,7 @@ class Settings:
     execution_count: int = 1
     history: str = ":memory:"
     argv: tuple[str, ...] = ()
+    hardening: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> Settings:
@@ -51,6 +57,7 @@ class Settings:
             execution_count=values.get("execution_count", 1),
             history=values.get("history") or ":memory:",
             argv=tuple(values.get("argv", ())),
+            hardening=values.get("hardening"),
         )
 
 

@@ -20,6 +20,7 @@ FACTS = SandboxFacts(
     pid=4711,
     uptime=3723.4,
     memory=3 << 20,
+    spare=None,
     user="uid 60706",
     enforced=(("files", "bubblewrap's mounts"), ("memory", "the host, by watching")),
 )
