@@ -82,6 +82,8 @@ def _contenders(child: str, paths: rounds.Folders, names: Sequence[str]) -> list
     ]
     if "start" in names:
         contenders.append(kernels.ipykernel(child, paths.private, unfrozen=True))
+    if "spare" in names:
+        contenders.append(kernels.ours(sys.executable, child, paths.spare, spare=True))
     return contenders
 
 

@@ -67,8 +67,12 @@ class Exchange:
         """All that was printed.
 
         Raises:
-            BenchmarkError: something came on stderr, a truncation notice perhaps.
+            BenchmarkError: something came on stderr, or the kernel says that it left output out.
         """
+        notices = [m.content for m in self.published if m.kind == "display_data"]
+        for content in notices:
+            if "mxc" in content["metadata"]:
+                raise BenchmarkError(f"the kernel complained: {content['data']['text/plain']}")
         streams = [message.content for message in self.published if message.kind == "stream"]
         for content in streams:
             if content["name"] != "stdout":

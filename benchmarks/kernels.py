@@ -9,10 +9,14 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 
 from benchmarks.client import CHANNELS, BenchmarkError, Client
+
+if TYPE_CHECKING:
+    from benchmarks.work import Work
 
 __all__ = ["Contender", "Kernel", "ipykernel", "ours"]
 
@@ -30,6 +34,7 @@ class Contender:
         environment: variables of its own.
         sandboxed: whether it knows the policy magics.
         only_starts: whether it takes part in the measurement of starts alone.
+        spare: whether it keeps a second sandbox ready, and does only the work that takes one.
     """
 
     name: str
@@ -37,15 +42,21 @@ class Contender:
     environment: Mapping[str, str]
     sandboxed: bool = False
     only_starts: bool = False
+    spare: bool = False
+
+    def does(self, work: Work) -> bool:
+        """Whether a piece of work is for this kernel."""
+        return work.spare == self.spare and (self.sandboxed or not work.sandboxed)
 
 
-def ours(host: str, child: str, ceiling: str) -> Contender:
+def ours(host: str, child: str, ceiling: str, *, spare: bool = False) -> Contender:
     """Return this kernel.
 
     Args:
         host: interpreter of the trusted side.
         child: interpreter inside the sandbox.
         ceiling: path of the ceiling file.
+        spare: whether that ceiling asks for a second sandbox.
     """
     from mxc_kernel import kernelspec
 
@@ -53,10 +64,11 @@ def ours(host: str, child: str, ceiling: str) -> Contender:
         arguments = json.load(file)["argv"][1:]
     command = [argument for argument in arguments if argument not in ("-f", "{connection_file}")]
     return Contender(
-        "mxc-kernel",
+        "mxc-kernel with a spare" if spare else "mxc-kernel",
         (host, *command, "--python", child, "-f"),
         {"MXC_KERNEL_CEILING": ceiling},
         sandboxed=True,
+        spare=spare,
     )
 
 

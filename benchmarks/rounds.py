@@ -28,6 +28,10 @@ readonly = ["{granted}"]
 [limits]
 output = "1GiB"
 """
+_SPARE = """
+[sandbox]
+spare = true
+"""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Folders:
         private: for connection files, sockets and logs; nobody else may enter it.
         granted: an empty folder that the ceiling allows and no session starts with.
         ceiling: the ceiling file.
+        spare: another one, which also asks for a second sandbox.
     """
 
     private: str
     granted: str
     ceiling: str
+    spare: str
 
 
 @contextmanager
@@ -53,14 +59,19 @@ def folders() -> Iterator[Folders]:
     try:
         os.chmod(root, 0o755)
         paths = Folders(
-            *(os.path.join(root, name) for name in ("private", "granted", "ceiling.toml"))
+            *(
+                os.path.join(root, name)
+                for name in ("private", "granted", "ceiling.toml", "spare.toml")
+            )
         )
         os.mkdir(paths.private, 0o700)
         os.mkdir(paths.granted)
         os.chmod(paths.granted, 0o755)
-        with open(paths.ceiling, "x", encoding="utf-8") as file:
-            file.write(_CEILING.format(granted=paths.granted))
-        os.chmod(paths.ceiling, stat.S_IRUSR | stat.S_IWUSR)
+        ceiling = _CEILING.format(granted=paths.granted)
+        for path, text in ((paths.ceiling, ceiling), (paths.spare, ceiling + _SPARE)):
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+            os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
         yield paths
     finally:
         shutil.rmtree(root)
@@ -106,7 +117,7 @@ def run(
             for work in works:
                 report(f"round {number + 1} of {count}: {work.name}")
                 for kernel in kernels:
-                    if kernel.contender.sandboxed or not work.sandboxed:
+                    if kernel.contender.does(work):
                         _add(samples, kernel, _measured(work, kernel, paths.granted))
     return samples
 

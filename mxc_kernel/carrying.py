@@ -20,7 +20,7 @@ from mxc_kernel.child import Child
 from mxc_kernel.errors import MxcKernelError, SandboxExecutionError, SandboxPolicyError
 from mxc_kernel.wire import Channel
 
-__all__ = ["AUTOMATIC", "Carried", "Snapshot", "Transfer"]
+__all__ = ["AUTOMATIC", "Carried", "Carrier", "Snapshot", "Transfer"]
 
 _TIMEOUT = 120.0  # seconds for a whole transfer
 _NAMED = 200  # lost names that are told; a child could invent any number
@@ -234,12 +234,12 @@ class Transfer:
         """Let the source wait while the target is slower, so that the host holds no more."""
         assert isinstance(self.source, Child)
         assert self._target is not None
-        self.source.pause()
+        self.source.hold(Channel.STATE)
         try:
             await self._target.drained()
         finally:
             self._resuming = None
-            self.source.resume()
+            self.source.release(Channel.STATE)
 
     def _from_target(self, parts: list[bytes]) -> None:
         if parts[:1] == [b"loaded"] and len(parts) == 2 and not self._unpacked.done():
@@ -271,3 +271,100 @@ def _pairs(entries: object, what: str) -> tuple[tuple[str, str], ...]:
         for entry in entries[:_NAMED]
         if isinstance(entry, dict)
     )
+
+
+class Carrier:
+    """Runs the transfers of a session, one at a time, and keeps its last snapshot.
+
+    Attributes:
+        snapshot: the last one that is whole, if any.
+    """
+
+    def __init__(self) -> None:
+        self.snapshot: Snapshot | None = None
+        self._transfer: Transfer | None = None
+        self._abandoned: list[Child] = []
+
+    async def run(self, transfer: Transfer) -> Carried:
+        """Run a transfer.
+
+        Raises:
+            MxcKernelError: it failed, see :meth:`Transfer.run`.
+        """
+        self._transfer = transfer
+        try:
+            return await transfer.run()
+        except BaseException:
+            if transfer.packing and isinstance(transfer.source, Child):
+                self._abandoned.append(transfer.source)
+                transfer.source.interrupt()
+            raise
+        finally:
+            self._transfer = None
+
+    async def checkpoint(self, child: Child) -> tuple[Snapshot, Carried]:
+        """Take a snapshot of a child's names and keep it.
+
+        Raises:
+            MxcKernelError: it failed; the last snapshot stays.
+        """
+        snapshot = Snapshot("%checkpoint")
+        try:
+            carried = await self.run(Transfer(child, copy=snapshot))
+        except BaseException:
+            snapshot.close()
+            raise
+        self.keep(snapshot)
+        return snapshot, carried
+
+    async def share(
+        self, source: Child, target: Child, names: tuple[str, ...], *, objects: bool
+    ) -> None:
+        """Pass some names from one child to another.
+
+        Args:
+            source: where they are.
+            target: the child that gets them beside its own.
+            names: which ones.
+            objects: whether other than plain data may be passed.
+
+        Raises:
+            SandboxPolicyError: one cannot be passed; none is.
+        """
+        named = (json.dumps(names).encode(), b"objects" if objects else b"plain")
+        transfer = Transfer(source, target, dump=(b"export", *named), begin=(b"merge", *named))
+        carried = await self.run(transfer)
+        if carried.lost:
+            lost = ", ".join(f"{name} ({why})" for name, why in dict(carried.lost[::-1]).items())
+            raise SandboxPolicyError(
+                f"these names could not be passed on: {lost}",
+                remedy="Pass plain data: numbers, text, lists, dicts and arrays; or --objects.",
+            )
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the last one, if it is whole."""
+        if snapshot.carried is None:
+            snapshot.close()
+            return
+        self.close()
+        self.snapshot = snapshot
+
+    def frame(self, child: Child, parts: list[bytes]) -> None:
+        """Take a STATE frame of a child."""
+        if child in self._abandoned:
+            # What a transfer that was given up has left in the pipe belongs to no other.
+            if parts[:1] == [b"dumped"]:
+                self._abandoned.remove(child)
+        elif self._transfer is not None:
+            self._transfer.frame(child, parts)
+
+    def died(self, child: Child, error: MxcKernelError) -> None:
+        """Note that a child is gone."""
+        if self._transfer is not None:
+            self._transfer.died(child, error)
+
+    def close(self) -> None:
+        """Forget the snapshot."""
+        if self.snapshot is not None:
+            self.snapshot.close()
+            self.snapshot = None

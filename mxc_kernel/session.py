@@ -10,20 +10,33 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mxc_kernel.child import Child
 from mxc_kernel.errors import MxcKernelError, SandboxExecutionError, SandboxPolicyError
 from mxc_kernel.hostfiles import exists_unlinked
-from mxc_kernel.policy import Access, Ceiling, Policy, Request, load_ceiling, stamp
+from mxc_kernel.policy import (
+    DEFAULT_LIMITS,
+    Access,
+    Ceiling,
+    Limits,
+    Policy,
+    Redaction,
+    Request,
+    load_ceiling,
+    stamp,
+)
 from mxc_kernel.starter import SCRATCH, Launched, Starter
 from mxc_kernel.wire import Buffer, Channel
 
 if TYPE_CHECKING:
     import asyncio
 
-    from mxc_kernel.carrying import Carried, Snapshot, Transfer
+    from mxc_kernel.carrying import Carrier, Snapshot
     from mxc_kernel.magics import MagicContext, Throwaway
+    from mxc_kernel.mxc.ahead import VerifiedAhead
+    from mxc_kernel.spare import Spare
     from mxc_kernel.views import View
 
 __all__ = ["Session"]
@@ -39,6 +52,7 @@ class Session:
         python: the child's interpreter; None for the ceiling's or the default one.
         arguments: command line for the child's IPKernelApp. It is as untrusted as the child.
         environ: the host's environment.
+        executable: the verification of the executable, where it has begun already.
 
     Attributes:
         request: what the session has asked for so far.
@@ -55,6 +69,7 @@ class Session:
         python: str | None = None,
         arguments: Sequence[str] = (),
         environ: Mapping[str, str] = os.environ,
+        executable: VerifiedAhead | None = None,
     ) -> None:
         self.request = Request()
         self.on_frame: Callable[[Channel, list[bytes]], None] = lambda _channel, _parts: None
@@ -63,7 +78,7 @@ class Session:
         self.on_guest_exit: Callable[[MxcKernelError], None] = lambda _error: None
         self._notebook_dir = notebook_dir
         self._environ = environ
-        self._starter = Starter(notebook_dir, python, arguments, environ)
+        self._starter = Starter(notebook_dir, python, arguments, environ, executable)
         self._ceiling: Ceiling | None = None
         self._stamp: object = None
         self._child: Child | None = None
@@ -72,11 +87,23 @@ class Session:
         self._told: Launched | None = None  # whose missing mounts the user has been told of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guest: Child | None = None  # a throwaway child, while it runs its cell
-        self._transfer: Transfer | None = None
-        self._abandoned: list[Child] = []
-        self._snapshot: Snapshot | None = None
         self._denials: list[Mapping[str, object]] = []
         self._lost_child = False
+        self._holding = False  # the frontends cannot take more output for now
+
+    # Both import asyncio, which has to wait until the first child is launched.
+
+    @cached_property
+    def _carrier(self) -> Carrier:
+        from mxc_kernel.carrying import Carrier
+
+        return Carrier()
+
+    @cached_property
+    def _spare(self) -> Spare:
+        from mxc_kernel.spare import Spare
+
+        return Spare(lambda: self._started(self.request), lambda: self.effective)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -100,11 +127,10 @@ class Session:
 
     def close(self) -> None:
         """End the child and give everything back."""
+        self._spare.close()
+        self._carrier.close()
         if self._guest is not None:
             self._guest.close()
-        if self._snapshot is not None:
-            self._snapshot.close()
-            self._snapshot = None
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -122,6 +148,7 @@ class Session:
 
         if self._child is not None:
             child, self._child = self._child, None
+            child.release(Channel.IOPUB)  # its last message must not wait for the frontends
             ended = asyncio.Event()
             child.on_frame = lambda _channel, _parts: None
             child.on_exit = lambda _error: ended.set()
@@ -167,12 +194,17 @@ class Session:
             self._clamped = None
 
     @property
-    def output_limit(self) -> int | None:
-        """Bytes of text that a cell may show; None while no ceiling can be read."""
+    def limits(self) -> Limits:
+        """The limits in force; the defaults while no ceiling can be read."""
         try:
-            return self.effective.limits.output
+            return self.effective.limits
         except MxcKernelError:
-            return None
+            return DEFAULT_LIMITS
+
+    @property
+    def redaction(self) -> Redaction:
+        """What operators add to the redaction of output; nothing while no ceiling is read."""
+        return self._ceiling.redaction if self._ceiling is not None else Redaction()
 
     def send(self, channel: Channel, parts: Sequence[Buffer]) -> bool:
         """Send a frame to the child; false where there is none."""
@@ -191,6 +223,15 @@ class Session:
             self._child, self._lost_child = None, True
             self.on_replaced()
         return notices.dropped(error)
+
+    def hold_output(self, hold: bool) -> None:
+        """Let the child wait before it shows more, or let it go on; its replies always come."""
+        self._holding = hold
+        for child in filter(None, (self._child, self._guest)):
+            if hold:
+                child.hold(Channel.IOPUB)
+            else:
+                child.release(Channel.IOPUB)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the child runs."""
@@ -211,15 +252,7 @@ class Session:
         """Whether the request needs another sandbox than the running one."""
         if self._child is None or self._launched is None:
             return False
-        wanted, process = self._clamp(request), self._child.process
-        return (
-            _enforced(wanted) != _enforced(self._launched.policy)
-            or not process.has_mounts(self._launched.mounts.covers)
-            or not (
-                process.group is None
-                or process.group.fits(wanted.limits.memory, wanted.limits.processes)
-            )
-        )
+        return not self._launched.fits(self._clamp(request))
 
     async def prepare(
         self,
@@ -248,7 +281,8 @@ class Session:
         from mxc_kernel import notices
         from mxc_kernel.carrying import AUTOMATIC, Snapshot, Transfer
 
-        if restore and self._snapshot is None:
+        carrier = self._carrier
+        if restore and carrier.snapshot is None:
             raise SandboxPolicyError(
                 "there is no snapshot to go back to", remedy="%checkpoint takes one."
             )
@@ -256,49 +290,43 @@ class Session:
         if self._child is not None and same and self._limited(self._child, request):
             await self._child.ready(self._open().settings.start_timeout)
             self.request = request
+            self._want_spare()
             return self._take_notes()
         old, copy = self._child, None
-        source: Child | Snapshot | None = self._snapshot if restore else old
-        launched = await self._started(request)
+        source: Child | Snapshot | None = carrier.snapshot if restore else old
+        launched = await self._fresh(request)
         child, carried = launched.child, None
         try:
             if source is not None:
                 copy = Snapshot("a change of policy", AUTOMATIC) if source is old else None
                 transfer = Transfer(source, child, copy=copy, strict=strict)
-                carried = await self._transferred(transfer)
+                carried = await carrier.run(transfer)
         except BaseException:
             child.close()
             if copy is not None:
                 copy.close()
             raise
         self._child, self._launched, self.request = child, launched, request
+        self._want_spare()
         if old is not None:
             old.close()
             self.on_replaced()
         if copy is not None:
-            self._keep(copy)
+            carrier.keep(copy)
         fresh, self._lost_child = self._lost_child, False
         notes = self._take_notes()
-        if restore and carried is not None and self._snapshot is not None:
-            return notes + notices.restored(self._snapshot, carried)
+        if restore and carried is not None and carrier.snapshot is not None:
+            return notes + notices.restored(carrier.snapshot, carried)
         if carried is not None:
             return notes + notices.relaunched(carried)
-        return notes + notices.fresh_after_death(self._snapshot) if fresh else notes
+        return notes + notices.fresh_after_death(carrier.snapshot) if fresh else notes
 
     async def checkpoint(self) -> list[View]:
         """Take a snapshot of the names now, to go back to by hand or after a death."""
         from mxc_kernel import notices
-        from mxc_kernel.carrying import Snapshot, Transfer
 
         assert self._child is not None
-        snapshot = Snapshot("%checkpoint")
-        try:
-            carried = await self._transferred(Transfer(self._child, copy=snapshot))
-        except BaseException:
-            snapshot.close()
-            raise
-        self._keep(snapshot)
-        return notices.checkpointed(snapshot, carried)
+        return notices.checkpointed(*await self._carrier.checkpoint(self._child))
 
     @contextlib.asynccontextmanager
     async def throwaway(self, plan: Throwaway) -> AsyncIterator[Child]:
@@ -312,11 +340,11 @@ class Session:
         """
         main = self._child
         assert main is not None
-        child = (await self._started(plan.request)).child
+        child = (await self._fresh(plan.request)).child
         self._guest = child
         try:
             if plan.names_in:
-                await self._share(main, child, plan.names_in, plan)
+                await self._carrier.share(main, child, plan.names_in, objects=plan.objects)
             yield child
         finally:
             self._guest = None
@@ -329,22 +357,8 @@ class Session:
             MxcKernelError: a named variable cannot come out; the session gets none of them.
         """
         if plan.names_out and self._child is not None:
-            await self._share(child, self._child, plan.names_out, plan)
-
-    async def _share(
-        self, source: Child, target: Child, names: tuple[str, ...], plan: Throwaway
-    ) -> None:
-        from mxc_kernel.carrying import Transfer
-
-        named = (json.dumps(names).encode(), b"objects" if plan.objects else b"plain")
-        transfer = Transfer(source, target, dump=(b"export", *named), begin=(b"merge", *named))
-        carried = await self._transferred(transfer)
-        if carried.lost:
-            lost = ", ".join(f"{name} ({why})" for name, why in dict(carried.lost[::-1]).items())
-            raise SandboxPolicyError(
-                f"these names could not be passed on: {lost}",
-                remedy="Pass plain data: numbers, text, lists, dicts and arrays; or --objects.",
-            )
+            names, objects = plan.names_out, plan.objects
+            await self._carrier.share(child, self._child, names, objects=objects)
 
     def magic_context(self) -> MagicContext:
         """Return what policy magics may know of the session."""
@@ -359,8 +373,12 @@ class Session:
             denials=tuple(self._denials),
             sandbox_readonly=self._starter.readonly,
             scratch=SCRATCH,
-            sandbox=lambda: self._starter.facts(self._child, ceiling.settings),
+            sandbox=lambda: self._starter.facts(self._child, self._spare.child, ceiling.settings),
         )
+
+    def library(self, name: str) -> bytes | None:
+        """Return a charting library for the output level ``frame``; None if it is not installed."""
+        return self._starter.library(name)
 
     def explain(self, evidence: object) -> list[View]:
         """Return the notes on what a cell reported as blocked. The evidence is the child's word."""
@@ -396,6 +414,10 @@ class Session:
             self._clamped = (request, self._open().clamp(request))
         return self._clamped[1]
 
+    def _want_spare(self) -> None:
+        if self._open().settings.spare:
+            self._spare.wanted()
+
     def _take_notes(self) -> list[View]:
         """Return what the last launch could not mount, once."""
         from mxc_kernel import notices
@@ -416,6 +438,10 @@ class Session:
             and launched.mounts.filesystem.access(self._notebook_dir) > Access.NONE
         )
 
+    async def _fresh(self, request: Request) -> Launched:
+        """Return a child for a request: the spare, where there is one that fits, or a new one."""
+        return self._spare.take(self._clamp(request)) or await self._started(request)
+
     async def _started(self, request: Request) -> Launched:
         """Launch a child and wait for its handshake."""
         assert self._loop is not None
@@ -433,6 +459,8 @@ class Session:
         return launched
 
     def _adopt(self, child: Child) -> None:
+        if self._holding:
+            child.hold(Channel.IOPUB)
         child.on_frame = lambda channel, parts: self._frame(child, channel, parts)
         child.on_exit = lambda error: self._died(child, error)
 
@@ -440,16 +468,11 @@ class Session:
         if channel is not Channel.STATE:
             if child in (self._child, self._guest):
                 self.on_frame(channel, parts)
-        elif child in self._abandoned:
-            # What a transfer that was given up has left in the pipe belongs to no other.
-            if parts[:1] == [b"dumped"]:
-                self._abandoned.remove(child)
-        elif self._transfer is not None:
-            self._transfer.frame(child, parts)
+        else:
+            self._carrier.frame(child, parts)
 
     def _died(self, child: Child, error: MxcKernelError) -> None:
-        if self._transfer is not None:
-            self._transfer.died(child, error)
+        self._carrier.died(child, error)
         if child is self._child:
             self._child = None
             # A child that did not come as far as running a cell took no names with it.
@@ -458,35 +481,9 @@ class Session:
         elif child is self._guest:
             self.on_guest_exit(error)
 
-    async def _transferred(self, transfer: Transfer) -> Carried:
-        self._transfer = transfer
-        try:
-            return await transfer.run()
-        except BaseException:
-            if transfer.packing and isinstance(transfer.source, Child):
-                self._abandoned.append(transfer.source)
-                transfer.source.interrupt()
-            raise
-        finally:
-            self._transfer = None
-
-    def _keep(self, snapshot: Snapshot) -> None:
-        """Make a snapshot the last one, if it is whole."""
-        if snapshot.carried is None:
-            snapshot.close()
-            return
-        if self._snapshot is not None:
-            self._snapshot.close()
-        self._snapshot = snapshot
-
 
 def _tell_magics(child: Child) -> None:
     """Tell the child the magics' help; not in the HELLO, which must not wait for their import."""
     from mxc_kernel import magics
 
     child.send(Channel.HELLO, [b"magics", json.dumps(magics.describe()).encode()])
-
-
-def _enforced(policy: Policy) -> tuple[object, ...]:
-    """Return what of a policy is fixed at launch; the rest the host applies as it goes."""
-    return policy.filesystem, policy.network, policy.environment

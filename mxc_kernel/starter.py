@@ -6,22 +6,23 @@ are found once for a kernel and serve all of its children.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import threading
 import time
+from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mxc_kernel.child import Child
-from mxc_kernel.errors import MxcKernelError
-from mxc_kernel.mxc import binary, bundle, cgroup, contract, identity, launcher, runtime
+from mxc_kernel.mxc import binary, bundle, cgroup, contract, filters, identity, launcher, runtime
+from mxc_kernel.mxc.ahead import VerifiedAhead
 from mxc_kernel.policy import NATIVE, Access, MountPlan, Policy, Settings, plan_mounts
 
 if TYPE_CHECKING:
+    from mxc_kernel.libraries import Libraries
     from mxc_kernel.magics import SandboxFacts
+    from mxc_kernel.mxc import attestation
 
 __all__ = ["SCRATCH", "Launched", "Starter"]
 
@@ -31,7 +32,7 @@ SCRATCH = "/tmp/scratch"  # noqa: S108  # inside the sandbox, on its private tmp
 _HISTORY = "/tmp/history.sqlite"  # noqa: S108
 
 # What a terminal or a frontend tells every kernel; none of it is a secret of the host.
-_FRONTEND_NAMES = ("COLUMNS", "LINES", "TERM", "JPY_SESSION_NAME")
+_FRONTEND_NAMES = ("COLUMNS", "IPYKERNEL_CELL_NAME", "JPY_SESSION_NAME", "LINES", "TERM")
 
 # Installed beside the child's packages it would be visible with them. The child needs none of it.
 _PACKAGE = os.path.dirname(os.path.realpath(__file__))
@@ -43,7 +44,7 @@ _ENFORCED = (
     ("time for a cell", "the kernel's host process: interrupt, then kill"),
     ("output of a cell", "the kernel's host process: capped and redacted"),
     ("displays and help texts", "the kernel's host process: by the level of [output] html"),
-    ("messages of widgets", "not filtered yet"),
+    ("messages of widgets", "the kernel's host process: by the level of [output] html"),
 )
 
 
@@ -61,6 +62,21 @@ class Launched:
     policy: Policy
     mounts: MountPlan
 
+    def fits(self, policy: Policy) -> bool:
+        """Whether the child lives and may go on, or begin, under a policy."""
+        process, limits = self.child.process, policy.limits
+        return (
+            not self.child.closed
+            and _fixed(policy) == _fixed(self.policy)
+            and process.has_mounts(self.mounts.covers)
+            and (process.group is None or process.group.fits(limits.memory, limits.processes))
+        )
+
+
+def _fixed(policy: Policy) -> tuple[object, ...]:
+    """Return what of a policy is fixed at launch; the rest the host applies as it goes."""
+    return policy.filesystem, policy.network, policy.environment
+
 
 class Starter:
     """Starts the children of one kernel.
@@ -70,6 +86,7 @@ class Starter:
         python: the child's interpreter; None for the operator's choice or the default one.
         arguments: command line for the child's IPKernelApp. It is as untrusted as the child.
         environ: the host's environment.
+        executable: the verification of the executable, where it has begun already.
     """
 
     def __init__(
@@ -78,22 +95,33 @@ class Starter:
         python: str | None,
         arguments: Sequence[str],
         environ: Mapping[str, str],
+        executable: VerifiedAhead | None = None,
     ) -> None:
         self._notebook_dir = notebook_dir
         self._python = python
         self._arguments = list(arguments)
         self._environ = environ
-        self._binary: binary.VerifiedBinary | None = None
+        self._executable = executable or VerifiedAhead(environ)
         self._lease: identity.Lease | None = None
         self._interpreter: runtime.Interpreter | None = None
-        # Hashing the executable takes about 30 ms and needs no interpreter lock.
-        self._verifying = threading.Thread(target=self._verify_ahead)
-        self._verifying.start()
+        self._libraries: Libraries | None = None
 
     @property
     def readonly(self) -> tuple[str, ...]:
         """Host paths of the interpreter that every child sees."""
         return self._interpreter.readonly if self._interpreter else ()
+
+    def library(self, name: str) -> bytes | None:
+        """Return a charting library for the output level ``frame``; None if it is not installed.
+
+        Args:
+            name: as :class:`mxc_kernel.libraries.Libraries` has it.
+        """
+        if self._libraries is None:
+            from mxc_kernel.libraries import Libraries, places
+
+            self._libraries = Libraries(lambda: places(self._interpreter))
+        return self._libraries(name)
 
     def start(self, policy: Policy, settings: Settings) -> Launched:
         """Start a child under a policy.
@@ -105,7 +133,7 @@ class Starter:
         Raises:
             MxcKernelError: a prerequisite is missing or a grant cannot be had.
         """
-        executable = self._verified(settings)
+        executable = self._executable.get(settings.executable)
         user = self._user(settings)
         workload, python = self._workload(policy, settings)
         mounts = plan_mounts(policy.filesystem)
@@ -122,7 +150,8 @@ class Starter:
             group.close()
             raise
         child = Child(process, bundle.build(python.magic))
-        child.greet(self._greeting(mounts))
+        child.on_hello = lambda said: _attested(process, user, mounts, workload, said)
+        child.greet(self._greeting(mounts, workload))
         return Launched(child, policy, mounts)
 
     def contract_text(self, policy: Policy, settings: Settings) -> str:
@@ -131,11 +160,17 @@ class Starter:
         rendered = contract.render(plan_mounts(policy.filesystem), policy.network, workload)
         return json.dumps(rendered, indent=2, ensure_ascii=False)
 
-    def facts(self, child: Child | None, settings: Settings) -> SandboxFacts:
-        """Return what the host knows of the running sandbox, for ``%sandbox``."""
+    def facts(self, child: Child | None, spare: Child | None, settings: Settings) -> SandboxFacts:
+        """Return what the host knows of the running sandbox, for ``%sandbox``.
+
+        Args:
+            child: the child in force.
+            spare: the one that stands ready beside it.
+            settings: the operator's settings.
+        """
         from mxc_kernel.magics import SandboxFacts
 
-        executable = self._verified(settings)
+        executable = self._executable.get(settings.executable)
         process = child.process if child is not None else None
         uid = self._lease.identity.uid if self._lease is not None else os.getuid()
         return SandboxFacts(
@@ -146,34 +181,18 @@ class Starter:
             pid=process.workload() if process else None,
             uptime=time.monotonic() - process.started if process else None,
             memory=process.memory() if process else None,
+            spare=spare.process.memory() if spare else None,
             user=f"uid {uid}",
+            attested=child.attested if child is not None else (),
             enforced=(*_ENFORCED, *_limits_enforced(process.group if process else None)),
         )
 
     def close(self) -> None:
         """Give the uid and the executable back. End the children first."""
-        self._verifying.join()
         if self._lease is not None:
             self._lease.close()
             self._lease = None
-        if self._binary is not None:
-            self._binary.close()
-            self._binary = None
-
-    def _verify_ahead(self) -> None:
-        # What goes wrong here is met again, and then told, when a child is started.
-        with contextlib.suppress(MxcKernelError):
-            self._binary = binary.open_verified(None, self._environ)
-
-    def _verified(self, settings: Settings) -> binary.VerifiedBinary:
-        """Return the verified executable: the one that the operator names, if any is named."""
-        self._verifying.join()
-        if self._binary is not None and settings.executable not in (None, self._binary.source):
-            self._binary.close()
-            self._binary = None
-        if self._binary is None:
-            self._binary = binary.open_verified(settings.executable, self._environ)
-        return self._binary
+        self._executable.close()
 
     def _user(self, settings: Settings) -> identity.Identity | None:
         """Return whom the sandbox runs as, if not as ourselves."""
@@ -221,8 +240,9 @@ class Starter:
             "XDG_DATA_HOME": f"{SCRATCH}/.local/share",
         }
 
-    def _greeting(self, mounts: MountPlan) -> dict[str, object]:
+    def _greeting(self, mounts: MountPlan, workload: contract.Workload) -> dict[str, object]:
         """Return what the worker is told in its HELLO."""
+        programs = filters.load(os.uname().machine)
         granted = mounts.filesystem.access(self._notebook_dir) > Access.NONE
         return {
             "cwd": self._notebook_dir if granted else None,
@@ -230,7 +250,36 @@ class Starter:
             "execution_count": 1,
             "history": _HISTORY,
             "argv": self._arguments,
+            "hardening": {
+                "writable": mounts.readwrite,
+                "masked": (*mounts.denied, *workload.hidden),
+                "programs": [b2a_base64(program).decode() for program in programs],
+            },
         }
+
+
+def _attested(
+    process: launcher.SandboxProcess,
+    user: identity.Identity | None,
+    mounts: MountPlan,
+    workload: contract.Workload,
+    said: Mapping[str, object],
+) -> tuple[attestation.Fact, ...]:
+    """Check a sandbox before it gets anything of the user's.
+
+    Raises:
+        SandboxAttestationError: it is not what was asked for.
+    """
+    from mxc_kernel.mxc import attestation  # while the child loads, not before it is launched
+
+    agreed = attestation.Agreement(
+        uid=user.uid if user is not None else os.getuid(),
+        leased=user is not None,
+        mounts=mounts,
+        readonly=workload.readonly,
+        hidden=workload.hidden,
+    )
+    return attestation.attest(process, agreed, said)
 
 
 def _limits_enforced(group: cgroup.Group | None) -> tuple[tuple[str, str], ...]:

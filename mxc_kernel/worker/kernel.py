@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -19,15 +20,18 @@ from mxc_kernel.worker.settings import parse_stubs
 
 kernelapp = import_kernel_application()
 
-from ipykernel.iostream import IOPubThread  # noqa: E402
 from ipykernel.ipkernel import IPythonKernel  # noqa: E402
 from jupyter_client.session import Session  # noqa: E402
 from tornado.ioloop import IOLoop  # noqa: E402
 from traitlets import Any as AnyTrait  # noqa: E402
 from traitlets import default  # noqa: E402
+from traitlets.config import Config  # noqa: E402
 
+from mxc_kernel.worker.backlog import OutputThread  # noqa: E402
 from mxc_kernel.worker.channels import IOPubSocket, Pump  # noqa: E402
+from mxc_kernel.worker.packing import fast_pictures  # noqa: E402
 from mxc_kernel.worker.state import StateExchange  # noqa: E402
+from mxc_kernel.worker.streams import remember_less  # noqa: E402
 
 if TYPE_CHECKING:
     from mxc_kernel.worker.settings import Settings
@@ -107,6 +111,11 @@ class PipeApp(kernelapp.IPKernelApp):  # type: ignore[misc, name-defined]
         s.bind(f"inproc://mxc-{self._bound}")
         return self._bound
 
+    def parse_command_line(self, argv: list[str] | None = None) -> None:
+        """Parse what the kernelspec gave for ipykernel; building the parser alone costs 10 ms."""
+        if argv:
+            super().parse_command_line(argv)
+
     def init_path(self) -> None:
         """Let cells import from their folder, as ipykernel does.
 
@@ -138,7 +147,7 @@ class PipeApp(kernelapp.IPKernelApp):  # type: ignore[misc, name-defined]
     def init_iopub(self, context: Any) -> None:
         """Publish into the pipe, from ipykernel's own IOPub thread."""
         self.configure_tornado_logger()
-        self.iopub_thread = IOPubThread(IOPubSocket(context, self.pipe), pipe=False)
+        self.iopub_thread = OutputThread(IOPubSocket(context, self.pipe), pipe=False)
         self.iopub_thread.start()
         self.iopub_socket = self.iopub_thread.background_socket
 
@@ -207,9 +216,12 @@ def run(transport: Transport, settings: Settings) -> None:
     """Run ipykernel until it is shut down."""
     app = PipeApp.instance(pipe=transport, log_level=logging.ERROR)
     app.session = Session(parent=app, key=b"")  # the pipe is private: nothing to sign for
-    app.initialize([f"--HistoryManager.hist_file={settings.history}", *settings.argv])
+    app.session.pack = fast_pictures(app.session.pack)
+    app.update_config(Config({"HistoryManager": {"hist_file": settings.history}}))
+    app.initialize(list(settings.argv))
     faulthandler.enable(file=transport.diagnostics)
     shell = app.shell
+    remember_less(shell)
     if settings.scratch and os.name == "posix":
         packages = SessionPackages(settings.scratch)
         packages.prepare()
@@ -218,5 +230,7 @@ def run(transport: Transport, settings: Settings) -> None:
     app.kernel.state = StateExchange(transport, shell, settings.scratch)
     _wake_loop_on_signals()
     app.pump.start()
+    gc.freeze()  # what was loaded stays; collections need not look at it again
+    gc.enable()
     app.start()
     sys.stdout.flush()
