@@ -1,6 +1,6 @@
 # Everything runs from .venv in this folder; nothing is installed anywhere else but by `setup`.
 .DEFAULT_GOAL := help
-.PHONY: help venv setup demo test lint screenshot bench clean
+.PHONY: help venv setup demo test conformance soak lint browser screenshot bench clean
 .DELETE_ON_ERROR:
 unexport PYTHONPATH PYTHONHOME
 
@@ -9,9 +9,10 @@ bin := .venv/bin
 python := $(bin)/python -P
 # Newer than what it depends on means: nothing to install, nothing to download.
 stamp := .venv/.installed
+browser_stamp := .venv/.installed-browser
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s  %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-11s  %s\n", $$1, $$2}'
 
 venv: $(stamp) ## Create .venv with the package and its tools (PYTHON=... chooses the interpreter)
 
@@ -28,17 +29,31 @@ demo: setup ## Run every notebook in notebooks/ in the real sandbox and check wh
 test: setup ## Run the whole test suite
 	@$(python) -m pytest -q
 
+conformance: setup ## Run the tests of ipykernel, nbclient and papermill against this kernel
+	@$(python) -m tests.conformance
+
+soak: setup ## Run a session of 10,000 cells and twenty storms of requests; takes an hour
+	@MXC_KERNEL_CELLS=10000 MXC_KERNEL_STRESS=20 $(python) -m pytest -q \
+		tests/kernel/test_long_sessions.py tests/kernel/test_message_order.py
+
 lint: venv ## Check style (ruff) and types (mypy)
 	@$(bin)/ruff check --quiet .
 	@$(bin)/ruff format --check --quiet .
 	@$(bin)/mypy
 
-screenshot: setup ## Take the picture for README anew (installs JupyterLab; needs Chromium)
-	@$(bin)/pip install --quiet jupyterlab playwright
-	@$(python) tests/browser/screenshot.py docs/blocked-write.png --home /home/ada
+browser: setup $(browser_stamp) ## Attack a real JupyterLab in a real Chromium; pictures go to build/pictures
+	@$(python) -m pytest -q tests/browser
+
+$(browser_stamp): $(stamp) .ci/make-browser
+	@.ci/make-browser
+	@touch $@
+
+screenshot: setup $(browser_stamp) ## Take the picture for README anew
+	@$(python) -m tests.browser.screenshot docs/blocked-write.png --home /home/ada
 
 bench: setup ## Measure against plain ipykernel
 	@$(python) -m benchmarks
+	@$(python) -m benchmarks.redaction
 
 clean: ## Remove .venv and every cache in this folder
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
