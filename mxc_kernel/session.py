@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mxc_kernel.audit import folder
 from mxc_kernel.child import Child
 from mxc_kernel.errors import MxcKernelError, SandboxExecutionError, SandboxPolicyError
 from mxc_kernel.hostfiles import exists_unlinked
@@ -27,12 +28,14 @@ from mxc_kernel.policy import (
     load_ceiling,
     stamp,
 )
-from mxc_kernel.starter import SCRATCH, Launched, Starter
+from mxc_kernel.starter import BACKEND, SCRATCH, Launched, Starter
 from mxc_kernel.wire import Buffer, Channel
 
 if TYPE_CHECKING:
     import asyncio
 
+    from mxc_kernel.audit.facts import Sandbox, Under
+    from mxc_kernel.audit.journal import Journal
     from mxc_kernel.carrying import Carrier, Snapshot
     from mxc_kernel.magics import MagicContext, Throwaway
     from mxc_kernel.mxc.ahead import VerifiedAhead
@@ -87,11 +90,20 @@ class Session:
         self._told: Launched | None = None  # whose missing mounts the user has been told of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guest: Child | None = None  # a throwaway child, while it runs its cell
+        self._guest_launched: Launched | None = None
         self._denials: list[Mapping[str, object]] = []
+        self._facts: Sandbox | None = None
         self._lost_child = False
         self._holding = False  # the frontends cannot take more output for now
 
-    # Both import asyncio, which has to wait until the first child is launched.
+    # All of them import what has to wait until the first child is launched.
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The audit trail of this session."""
+        from mxc_kernel.audit.journal import Journal
+
+        return Journal(self._environ, self._notebook_dir, lambda: self._open().settings.audit)
 
     @cached_property
     def _carrier(self) -> Carrier:
@@ -113,6 +125,7 @@ class Session:
         What goes wrong here is not raised: the first cell meets it again and tells the user.
         """
         with contextlib.suppress(MxcKernelError):
+            folder.make(self._environ)  # or the sandbox could make it
             settings = self._open().settings
             self._launched = self._starter.start(self._clamp(self.request), settings)
             self._child = self._launched.child
@@ -135,6 +148,7 @@ class Session:
             self._child.close()
             self._child = None
         self._starter.close()
+        self.journal.close()
 
     async def retire(self, channel: Channel, parts: Sequence[Buffer], grace: float) -> None:
         """Send the child its last message and wait for it to end by itself.
@@ -221,6 +235,7 @@ class Session:
         if self._child is not None:
             self._child.close()
             self._child, self._lost_child = None, True
+            self.journal.carried(0, 0, 0, gone=True)
             self.on_replaced()
         return notices.dropped(error)
 
@@ -297,6 +312,10 @@ class Session:
         launched = await self._fresh(request)
         child, carried = launched.child, None
         try:
+            reason = "restore" if restore else "restart" if renew else "policy"
+            if old is None and not restore:
+                reason = "death" if self._lost_child else "start"
+            self.journal.launched(self._audited(launched), reason)
             if source is not None:
                 copy = Snapshot("a change of policy", AUTOMATIC) if source is old else None
                 transfer = Transfer(source, child, copy=copy, strict=strict)
@@ -307,6 +326,8 @@ class Session:
                 copy.close()
             raise
         self._child, self._launched, self.request = child, launched, request
+        if carried is not None:
+            self.journal.carried(carried.names, len(carried.lost), len(carried.noted))
         self._want_spare()
         if old is not None:
             old.close()
@@ -340,14 +361,16 @@ class Session:
         """
         main = self._child
         assert main is not None
-        child = (await self._fresh(plan.request)).child
-        self._guest = child
+        launched = await self._fresh(plan.request)
+        child = launched.child
+        self._guest, self._guest_launched = child, launched
         try:
+            self.journal.launched(self._audited(launched), "throwaway")
             if plan.names_in:
                 await self._carrier.share(main, child, plan.names_in, objects=plan.objects)
             yield child
         finally:
-            self._guest = None
+            self._guest = self._guest_launched = None
             child.close()
 
     async def bring_out(self, child: Child, plan: Throwaway) -> None:
@@ -359,6 +382,29 @@ class Session:
         if plan.names_out and self._child is not None:
             names, objects = plan.names_out, plan.objects
             await self._carrier.share(child, self._child, names, objects=objects)
+
+    def under(self, throwaway: Throwaway | None = None) -> Under:
+        """Return what a cell runs under, for its audit.
+
+        Args:
+            throwaway: the plan of a cell in a child of its own.
+
+        Raises:
+            MxcKernelError: there is no child.
+        """
+        from mxc_kernel.audit.facts import Under
+
+        launched = self._launched if throwaway is None else self._guest_launched
+        if launched is None:
+            raise self.gone()
+        request = self.request if throwaway is None else throwaway.request
+        return Under(
+            self._open(),
+            request,
+            self._clamp(request),
+            self._audited(launched),
+            throwaway is not None,
+        )
 
     def magic_context(self) -> MagicContext:
         """Return what policy magics may know of the session."""
@@ -413,6 +459,24 @@ class Session:
         if self._clamped is None or self._clamped[0] is not request:
             self._clamped = (request, self._open().clamp(request))
         return self._clamped[1]
+
+    def _audited(self, launched: Launched) -> Sandbox:
+        """Return what the audit keeps of a sandbox; the same each time."""
+        if self._facts is None or self._facts.launched is not launched:
+            from mxc_kernel.audit.facts import Sandbox
+            from mxc_kernel.mxc import usage
+
+            executable = self._starter.executable(self._open().settings)
+            self._facts = Sandbox(
+                launched,
+                launched.policy.with_filesystem(launched.mounts.filesystem),
+                executable.version,
+                executable.sha256,
+                BACKEND,
+                launched.child.attested,
+                lambda: usage.of(launched.child.process),
+            )
+        return self._facts
 
     def _want_spare(self) -> None:
         if self._open().settings.spare:
@@ -477,6 +541,7 @@ class Session:
             self._child = None
             # A child that did not come as far as running a cell took no names with it.
             self._lost_child = self._lost_child or child.alive
+            self.journal.carried(0, 0, 0, gone=child.alive)
             self.on_exit(error)
         elif child is self._guest:
             self.on_guest_exit(error)

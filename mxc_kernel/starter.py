@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mxc_kernel.magics import SandboxFacts
     from mxc_kernel.mxc import attestation
 
-__all__ = ["SCRATCH", "Launched", "Starter"]
+__all__ = ["BACKEND", "SCRATCH", "Launched", "Starter"]
 
 SCRATCH = "/tmp/scratch"  # noqa: S108  # inside the sandbox, on its private tmpfs
 # In memory IPython's two connections would each have a database of their own, and a search would
@@ -36,6 +36,8 @@ _FRONTEND_NAMES = ("COLUMNS", "IPYKERNEL_CELL_NAME", "JPY_SESSION_NAME", "LINES"
 
 # Installed beside the child's packages it would be visible with them. The child needs none of it.
 _PACKAGE = os.path.dirname(os.path.realpath(__file__))
+
+BACKEND = "bubblewrap"
 
 _ENFORCED = (
     ("files", "Linux: only what is granted is mounted, by bubblewrap"),
@@ -177,7 +179,7 @@ class Starter:
             executable=executable.source,
             version=executable.version,
             sha256=executable.sha256,
-            backend="bubblewrap",
+            backend=BACKEND,
             pid=process.workload() if process else None,
             uptime=time.monotonic() - process.started if process else None,
             memory=process.memory() if process else None,
@@ -186,6 +188,14 @@ class Starter:
             attested=child.attested if child is not None else (),
             enforced=(*_ENFORCED, *_limits_enforced(process.group if process else None)),
         )
+
+    def executable(self, settings: Settings) -> binary.VerifiedBinary:
+        """Return the verified executable.
+
+        Raises:
+            MxcKernelError: there is none, or it is not the pinned one.
+        """
+        return self._executable.get(settings.executable)
 
     def close(self) -> None:
         """Give the uid and the executable back. End the children first."""

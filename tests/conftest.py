@@ -18,6 +18,17 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_trail_of_the_developer() -> Iterator[None]:
+    """Keep the kernels of tests out of the audit trail of whoever runs them."""
+    with (
+        tempfile.TemporaryDirectory(prefix="mxc-kernel-state-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("XDG_STATE_HOME", folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def installed_kernelspec() -> str:
     """The kernel's name, as this environment's kernelspec registers it (`make setup` ran)."""

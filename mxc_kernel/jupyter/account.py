@@ -70,6 +70,19 @@ class RequestOutput:
         self._unsent_size = 0
         return kept
 
+    def figures(self) -> dict[str, dict[str, int]]:
+        """Return how many bytes were sent and dropped, of text and of other output."""
+        text, rich = self.text.totals, self.rich
+        return {
+            "text": {"sent": text.shown, "dropped": text.hidden},
+            "rich": {
+                "sent": rich.seen_bytes - rich.refused_bytes,
+                "dropped": rich.refused_bytes,
+                "messages": rich.seen,
+                "refused": rich.refused,
+            },
+        }
+
     def masked(self) -> Counter[str]:
         """Return how many secrets were masked, by name."""
         return self.redacted + Counter(self.box.masked if self.box is not None else ())

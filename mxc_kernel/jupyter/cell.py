@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+from mxc_kernel.audit.facts import Begun, Source
 from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.jupyter.clock import CellClock
 from mxc_kernel.jupyter.messages import ChildMessage, parse_object
@@ -37,6 +38,9 @@ class Cell:
         in_throwaway: it runs in a child of its own.
         settled: the child is finished with it, or it has ended.
         ended: the reply and the idle have gone to the frontend.
+        audited: its pending record, once that is written; only then it is sent.
+        evidence: what the child reported as blocked, as it came.
+        inputs: how often the user answered its questions.
     """
 
     def __init__(self, request: Request) -> None:
@@ -57,6 +61,24 @@ class Cell:
         self.in_throwaway = False
         self.settled = asyncio.Event()
         self.ended = asyncio.Event()
+        self.audited: Begun | None = None
+        self.evidence: object = None
+        self.inputs = 0
+        self._id = parse_object(request.parts[2]).get("cellId")  # JupyterLab and nbclient tell it
+
+    @property
+    def source(self) -> Source:
+        """The cell as the audit sees it."""
+        expressions = self.content.get("user_expressions")
+        return Source(
+            self.code,
+            self._id,
+            self.request.msg_id,
+            self.count,
+            self.silent,
+            self.request.subshell,
+            len(expressions) if isinstance(expressions, dict) else 0,
+        )
 
     @property
     def code(self) -> str:

@@ -102,6 +102,8 @@ class Cells:
         self._asking = None
         if cell is not None and cell.clock is not None:
             cell.clock.resume()
+        if cell is not None:
+            cell.inputs += 1
         self._session.send(Channel.STDIN, message.parts)
 
     # --- what the child says --------------------------------------------------------------------
@@ -274,6 +276,14 @@ class Cells:
         send: Callable[[Channel, Sequence[Buffer]], bool],
     ) -> None:
         request = cell.request
+        try:
+            # On the disk before the code is on its way, or there is no way.
+            cell.audited = self._session.journal.begin(
+                cell.source, self._session.under(plan.throwaway)
+            )
+        except MxcKernelError as error:
+            self._endings.fail(cell, error)
+            return
         header, parent, raw_metadata, _, *buffers = request.parts
         request.parts = []
         metadata = parse_object(raw_metadata)
@@ -363,6 +373,7 @@ class Cells:
             if isinstance(item, Request):
                 lane.waiting.append(item)
                 continue
+            self._session.journal.refused(item.source, "Aborted")
             self._frontends.busy(item.request)
             self._frontends.answer(item.request, {"status": "aborted"})
             self._gate.idle(item.request)

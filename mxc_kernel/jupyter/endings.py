@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from mxc_kernel.audit.facts import Outcome
 from mxc_kernel.errors import (
+    AuditError,
     MxcKernelError,
     SandboxExecutionError,
     SandboxOutputError,
@@ -22,7 +24,7 @@ from mxc_kernel.jupyter.frontends import Frontends
 from mxc_kernel.jupyter.gate import Gate
 from mxc_kernel.jupyter.messages import ChildMessage
 from mxc_kernel.session import Session
-from mxc_kernel.views import notice
+from mxc_kernel.views import notice, refusal_view
 
 __all__ = ["Endings"]
 
@@ -123,7 +125,8 @@ class Endings:
             self.next_count = count + 1
         reply = self._gate.reply(message, cell.content)
         facts = self._gate.finish(cell.request)
-        for view in self._session.explain(message.metadata.get("mxc")):
+        cell.evidence = message.metadata.get("mxc")
+        for view in self._session.explain(cell.evidence):
             self._gate.note(cell.request, view)
         if cell.stopped is not None:
             self.fail(cell, cell.stopped, facts)
@@ -139,7 +142,9 @@ class Endings:
             self._gate.note(cell.request, notice(note))
         if reply.redacted:
             facts["redacted"] = dict(reply.redacted + Counter(facts.get("redacted", {})))
-        metadata = {**reply.metadata, **({"mxc": facts} if facts else {})}
+        failed = reply.content.get("status") == "error"
+        kind = str(reply.content.get("ename")) if failed else None
+        metadata = {**reply.metadata, "mxc": self._audit(cell, facts, kind, "code")}
         self._frontends.answer(cell.request, reply.content, metadata=metadata, date=message.date)
         self._end(cell)
 
@@ -176,6 +181,8 @@ class Endings:
         self._gate.settle(request)
         error = {"ename": name, "evalue": value, "traceback": traceback or [f"{name}: {value}"]}
         self._frontends.publish("error", error, request)
+        by_code = cell.audited is not None and name == "KeyboardInterrupt"
+        facts = self._audit(cell, facts, name, "code" if by_code else "host")
         cell.reply = ChildMessage("execute_reply", {"status": "error"}, {}, [], None)
         self._frontends.answer(
             request,
@@ -186,11 +193,48 @@ class Endings:
                 "user_expressions": {},
                 "payload": [],
             },
-            metadata={"mxc": facts} if facts else {},
+            metadata={"mxc": facts},
         )
         if not cell.silent:
             self.next_count = max(self.next_count, cell.count + 1)
         self._end(cell)
+
+    def _audit(
+        self, cell: Cell, facts: dict[str, Any], error: str | None, by: str
+    ) -> dict[str, Any]:
+        """Record a cell's end, before it is answered.
+
+        Args:
+            cell: it.
+            facts: what is known of its output.
+            error: the class of the error that it ended with.
+            by: whose word that is, ``code`` or ``host``.
+
+        Returns:
+            The reply's ``metadata.mxc``: those facts, what the cell used, and where its record is.
+        """
+        journal, begun = self._session.journal, cell.audited
+        if begun is None:
+            journal.refused(cell.source, error or "")
+            return facts
+        usage = begun.usage()
+        outcome = Outcome(
+            "ok" if error is None else "error",
+            error,
+            by,
+            usage,
+            cell.request.output.figures(),
+            facts.get("redacted", {}),
+            self._gate.dropped,
+            cell.evidence,
+            cell.inputs,
+        )
+        try:
+            journal.finish(begun, outcome)
+        except AuditError as failure:
+            self._gate.note(cell.request, refusal_view(failure))
+        where = {"session": begun.session, "cell": begun.cell, "record": begun.record}
+        return {**facts, "usage": usage, "audit": where}
 
     def _end(self, cell: Cell) -> None:
         if cell.clock is not None:

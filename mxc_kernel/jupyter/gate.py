@@ -277,6 +277,10 @@ class Gate:
             self._delivery.show(request, output, view, outputs_refused=output.rich.refused)
         return facts
 
+    def redacted(self, text: str) -> str:
+        """Return a text without its secrets."""
+        return self._bundles.text(text, Counter())
+
     # --- replies and questions ------------------------------------------------------------------
 
     def reply(self, message: ChildMessage, asked: Mapping[str, Any]) -> Reply | None:

@@ -8,6 +8,7 @@ counted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mxc_kernel import __version__, magics
-from mxc_kernel.errors import MxcKernelError, SandboxExecutionError
+from mxc_kernel.errors import AuditError, MxcKernelError, SandboxExecutionError
 from mxc_kernel.jupyter import shapes
 from mxc_kernel.jupyter.cells import Cells
 from mxc_kernel.jupyter.frontends import Frontends
@@ -75,6 +76,18 @@ _OUTPUTS = frozenset(
         "update_display_data",
     }
 )
+# What may bring code or data of somebody's into the child beside cells; audited by kind and count.
+_ROADS = _COMMS | {"complete_request", "debug_request", "inspect_request", "is_complete_request"}
+_CODE_COMMANDS = frozenset(
+    {
+        "copyToGlobals",
+        "dumpCell",
+        "evaluate",
+        "richInspectVariables",
+        "setExpression",
+        "setVariable",
+    }
+)
 _PUBLICATIONS = _OUTPUTS | _COMMS | {"debug_event", "execute_input", "shutdown_reply", "status"}
 
 
@@ -90,6 +103,7 @@ class Relay:
         self._session = session
         self._frontends = Frontends(connection, self._from_frontend)
         self._gate = Gate(session, self._frontends, os.environ)
+        session.journal.redact = self._gate.redacted
         self._requests = RequestTable()
         self._cells = Cells(session, self._frontends, self._gate, self._forward)
         self._subshells: set[str] = set()
@@ -116,6 +130,8 @@ class Relay:
         self._session.on_guest_exit = self._cells.throwaway_died
         self._session.attach(loop)
         self._frontends.attach(loop)
+        with contextlib.suppress(MxcKernelError):  # the first cell meets it again and tells it
+            self._session.journal.open()
         watcher = loop.create_task(self._watch_parent())
         try:
             await self._stopped.wait()
@@ -149,11 +165,27 @@ class Relay:
         """Hand a request to the child, or answer it where there is none."""
         if self._lacks_subshell(request):
             pass
+        elif (refusal := self._unaudited(request)) is not None:
+            self._answer_error(request, str(refusal))
         elif not self._session.send(request.channel, request.parts):
             self._answer_without_child(request)
         elif request.msg_type == "delete_subshell_request":
             self._subshells.discard(str(parse_object(request.parts[3]).get("subshell_id")))
         request.parts = []
+
+    def _unaudited(self, request: Request) -> AuditError | None:
+        """Record what is about to reach the child beside cells; the error where that fails."""
+        kind = request.msg_type
+        if kind not in _ROADS:
+            return None
+        if kind == "debug_request":
+            command = parse_object(request.parts[3]).get("command")
+            kind = f"debug_request:{command}" if command in _CODE_COMMANDS else kind
+        try:
+            self._session.journal.road(kind)
+        except AuditError as error:
+            return error
+        return None
 
     def _lacks_subshell(self, request: Request) -> bool:
         """Answer a request to a subshell that is not there, in ipykernel's own words."""

@@ -7,6 +7,7 @@ package does not import pydantic.
 from typing import Any
 
 from mxc_kernel.policy.access import NATIVE, Access, PathStyle
+from mxc_kernel.policy.audit import Audit
 from mxc_kernel.policy.ceiling import DEFAULT_LIMITS, Ceiling, Explanation, Layer, Settings
 from mxc_kernel.policy.example import example_ceiling
 from mxc_kernel.policy.filesystem import Filesystem
@@ -36,6 +37,7 @@ __all__ = [
     "DEFAULT_LIMITS",
     "NATIVE",
     "Access",
+    "Audit",
     "Ceiling",
     "Exceeded",
     "Explanation",

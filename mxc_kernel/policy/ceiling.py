@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy.access import Access
+from mxc_kernel.policy.audit import Audit
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.model import LIMIT_NAMES, Limits, Policy
 from mxc_kernel.policy.places import Places
@@ -47,6 +48,7 @@ class Settings:
         executable: the sandbox executable, an absolute path; None looks in the usual places.
         start_timeout: seconds that a child may take to answer.
         spare: whether a second child stands ready for the policy in force.
+        audit: how the audit trail is kept.
     """
 
     uids: tuple[int, int] = (60706, 61183)
@@ -54,6 +56,7 @@ class Settings:
     executable: str | None = None
     start_timeout: float = 30.0
     spare: bool = False
+    audit: Audit = field(default_factory=Audit)
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,14 @@ def _uids(text: str) -> None:
         )
 
 
+def _collector(text: str) -> None:
+    if not re.fullmatch(r"https?://[^\s@?#]+", text):
+        raise ValueError(
+            f'{text!r} is not a collector\'s address. Write it as "http://127.0.0.1:4318", without '
+            "a password"
+        )
+
+
 def _host(text: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", text) and not re.fullmatch(
         r"[0-9A-Fa-f:]{2,39}", text
@@ -308,6 +316,38 @@ class SandboxSection(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditSection(_Section):
+    """How the audit trail is kept. Not a grant: the system's file decides, then the user's."""
+
+    code: bool | None = None
+    """Whether the code of cells is kept, redacted; its hash and length always are."""
+    paths: Literal["labels", "raw"] | None = None
+    """Whether paths are written out, or stand as labels that only tell them apart."""
+    fsync: bool | None = None
+    """Whether a record must be on the disk itself before the cell runs: against loss of power."""
+    rotate: Size | None = None
+    """Size after which a session's trail goes on in another file, such as "16MiB"."""
+    retention: Duration | None = None
+    """Age at which trails of ended sessions are deleted, such as "90d"; "off" keeps them."""
+    anchor_file: Path | None = None
+    """File outside of the trail that gets its head, line by line."""
+    anchor_command: tuple[str, ...] | None = None
+    """Command, with its arguments, that gets the trail's head on standard input."""
+    anchor_every: Duration | None = None
+    """Time between two anchors while records are written, such as "1m"."""
+    key: Path | None = None
+    """File with a key for the chain that root alone can read; for kernels that root starts."""
+    otel: Annotated[str, Check(_collector, "^https?://")] | None = None
+    """Address of an OpenTelemetry collector, such as "http://127.0.0.1:4318"."""
+
+    def __post_init__(self) -> None:
+        if self.anchor_every == "off":
+            raise ValueError('anchor_every cannot be "off". Write a time such as "1m"')
+        if self.anchor_command is not None and not self.anchor_command:
+            raise ValueError('anchor_command is empty. Write a command such as ["logger"]')
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProjectFile(_Section):
     """A ceiling beside a notebook. It can only narrow; what it leaves out it does not narrow."""
 
@@ -328,6 +368,7 @@ class CeilingFile(ProjectFile):
     redaction: RedactionSection | None = None
     start: StartSection | None = None
     sandbox: SandboxSection | None = None
+    audit: AuditSection | None = None
 
 
 def parse(content: bytes, source: str, *, project: bool) -> ProjectFile:
@@ -400,6 +441,6 @@ def _value(value: Any, kind: Any) -> Any:
         return value
     if is_dataclass(kind) and isinstance(kind, type):
         return plainly(value, kind)
-    if kind in (str, int) and type(value) is kind:
+    if kind in (str, int, bool) and type(value) is kind:
         return value
     raise NotPlain

@@ -65,6 +65,19 @@ readwrite = []
 # start_timeout = "30s"
 # spare = true  # a second sandbox stands ready: a fast %sandbox restart, for its memory
 # uids = "60706-61183"
+
+# [audit]
+# Every cell is recorded before it runs; see docs/audit.md.
+# code = true        # keep cells' code too, redacted; its hash is always kept
+# paths = "raw"      # write paths out instead of labels
+# fsync = true       # survive a loss of power, for some milliseconds of each cell
+# rotate = "16MiB"
+# retention = "90d"  # delete trails of ended sessions; kept for ever if left out
+# anchor_file = "/mnt/elsewhere/mxc-audit.anchors"
+# anchor_command = ["logger", "-t", "mxc-audit"]
+# anchor_every = "1m"
+# key = "/etc/mxc-kernel/audit.key"
+# otel = "http://127.0.0.1:4318"
 """
 
 

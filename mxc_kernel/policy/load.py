@@ -10,6 +10,7 @@ from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy.access import NATIVE, Access
+from mxc_kernel.policy.audit import Audit
 from mxc_kernel.policy.ceiling import DEFAULT_LIMITS, Ceiling, Layer, LayerName, Settings
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.known import CEILING_NAME, PROJECT_CEILING, known_places, own_folder
@@ -169,13 +170,19 @@ def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
         Place(layer.source, Access.READONLY, "it is a ceiling", by_name=Access.NONE)
         for layer in layers
     ]
+    settings = _settings(granting)
+    files += [
+        Place(path, Access.NONE, "it belongs to the audit trail")
+        for path in (settings.audit.anchor_file, settings.audit.key)
+        if path is not None
+    ]
     places = places.opening(_named_by_all(granting, places)).with_places(files)
     return Ceiling(
         policy=policy,
         start=Request(filesystem=places.guard(start.meet(policy.filesystem))),
         layers=tuple(layers),
         requests="none" if any(layer.requests == "none" for layer in layers) else "magics",
-        settings=_settings(granting),
+        settings=settings,
         places=places,
         redaction=redaction,
     )
@@ -212,11 +219,15 @@ def _with_defaults(limits: Limits, layers: Sequence[Layer]) -> Limits:
 def _settings(layers: Sequence[Layer]) -> Settings:
     """Take each setting from the system's file, else the user's, else the default."""
     chosen: dict[str, Any] = {}
+    audit: dict[str, Any] = {}
     for layer in sorted(layers, key=lambda layer: layer.name != "system"):
         for item in fields(Settings):
             if item.name in layer.stated:
                 chosen.setdefault(item.name, getattr(layer.settings, item.name))
-    return replace(Settings(), **chosen)
+        for item in fields(Audit):
+            if f"audit.{item.name}" in layer.stated:
+                audit.setdefault(item.name, getattr(layer.settings.audit, item.name))
+    return replace(Settings(audit=Audit(**audit)), **chosen)
 
 
 def _named_by_all(layers: Sequence[Layer], places: Places) -> list[str]:

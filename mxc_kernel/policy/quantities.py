@@ -8,10 +8,10 @@ from mxc_kernel.errors import SandboxPolicyError
 
 __all__ = ["format_duration", "format_size", "parse_duration", "parse_size"]
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 # Twelve digits at most: nothing here overflows, and nothing longer is meant.
-_DURATION = r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h)"
+_DURATION = r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(ms|s|m|h|d)"
 _SIZE = r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(B|KiB|MiB|GiB|TiB)"
 DURATION_PATTERN = rf"^(off|{_DURATION})$"
 SIZE_PATTERN = rf"^{_SIZE}$"
@@ -30,7 +30,7 @@ def parse_duration(text: str) -> float | None:
     if not seconds:
         raise SandboxPolicyError(
             f"{text!r} is not a duration above zero",
-            remedy='Write a number with ms, s, m or h, such as "30s", or "off" for no limit.',
+            remedy='Write a number with ms, s, m, h or d, such as "30s", or "off" for no limit.',
         )
     return seconds
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy.access import NATIVE, Access
+from mxc_kernel.policy.audit import Audit
 from mxc_kernel.policy.ceiling import Layer, LayerName, Settings
 from mxc_kernel.policy.document import (
+    AuditSection,
     CeilingFile,
     FilesystemSection,
     LimitsSection,
@@ -80,8 +82,10 @@ def read_layer(
     return replace(
         layer,
         start=Filesystem(reader.grants(document.start)),
-        settings=_settings(document.sandbox, reader),
-        stated=layer.stated | frozenset(_stated(document.sandbox)),
+        settings=replace(_settings(document.sandbox, reader), audit=_audit(document.audit, reader)),
+        stated=layer.stated
+        | frozenset(_stated(document.sandbox))
+        | frozenset(f"audit.{name}" for name in _stated(document.audit)),
     )
 
 
@@ -128,6 +132,10 @@ class _Reader:
                 remedy="Run the command in the notebook's folder, or write the path out.",
             )
         return self._notebook_dir + text.removeprefix(_NOTEBOOK_DIR)
+
+    def place(self, text: str) -> str:
+        """Return a path as it is meant, not made canonical: a symlink in it stays one."""
+        return os.path.normpath(self.expand(text))
 
     def secret(self, text: str) -> str:
         """Return what stands in a file whose text is to be hidden.
@@ -245,16 +253,32 @@ def _settings(section: SandboxSection | None, reader: _Reader) -> Settings:
     if section.uids:
         low, high = section.uids.split("-")
         settings = replace(settings, uids=(int(low), int(high)))
-    # Not made canonical: a virtual environment's interpreter is a symlink that must stay one.
+    # A virtual environment's interpreter is a symlink that must stay one.
     if section.python:
-        settings = replace(settings, python=os.path.normpath(reader.expand(section.python)))
+        settings = replace(settings, python=reader.place(section.python))
     if section.executable:
-        settings = replace(settings, executable=os.path.normpath(reader.expand(section.executable)))
+        settings = replace(settings, executable=reader.place(section.executable))
     if section.start_timeout and (seconds := parse_duration(section.start_timeout)):
         settings = replace(settings, start_timeout=seconds)
     if section.spare is not None:
         settings = replace(settings, spare=section.spare)
     return settings
+
+
+def _audit(section: AuditSection | None, reader: _Reader) -> Audit:
+    if section is None:
+        return Audit()
+    said: dict[str, Any] = {name: getattr(section, name) for name in _stated(section)}
+    for name, read in {
+        "rotate": parse_size,
+        "retention": parse_duration,
+        "anchor_every": parse_duration,
+        "anchor_file": reader.place,
+        "key": reader.place,
+    }.items():
+        if name in said:
+            said[name] = read(said[name])
+    return Audit(**said)
 
 
 def _entries(section: FilesystemSection | StartSection | None) -> Iterator[tuple[str, Access]]:
@@ -270,7 +294,7 @@ def _entries(section: FilesystemSection | StartSection | None) -> Iterator[tuple
             yield text, access
 
 
-def _stated(section: LimitsSection | SandboxSection | None) -> Iterator[str]:
+def _stated(section: LimitsSection | SandboxSection | AuditSection | None) -> Iterator[str]:
     for field in fields(section) if section else ():
         if getattr(section, field.name) is not None:
             yield field.name
