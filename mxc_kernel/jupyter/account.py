@@ -33,7 +33,8 @@ class RequestOutput:
         notes: what the host itself has shown; it is shown again where the child clears it away.
         count: execution count of its cell.
         writes_to: the stream that its text runs on in.
-        errors: errors shown.
+        errors: errors that came.
+        error_shown: one of them has been shown.
         exceeded: a limit was passed.
         finished: its cell has ended; what comes now is from threads and tasks.
         late: it was said that such output is cut.
@@ -50,7 +51,7 @@ class RequestOutput:
         self.count: int | None = None
         self.writes_to: str | None = None
         self.errors = 0
-        self.exceeded = self.finished = self.late = False
+        self.exceeded = self.finished = self.late = self.error_shown = False
         self._unsent: dict[str, ChildMessage] = {}
         self._unsent_size = 0
 

@@ -103,6 +103,7 @@ class Delivery:
             content = self._display(request, output, content)
         elif message.msg_type == "error":
             content = self._bundles.error(content, output.redacted)
+            output.error_shown = True
         elif message.msg_type in COMMS:
             live = request.msg_id if request is not None and not output.finished else None
             safe = self._bundles.json(content, output.redacted)

@@ -125,6 +125,8 @@ class Endings:
             self.next_count = count + 1
         reply = self._gate.reply(message, cell.content)
         facts = self._gate.finish(cell.request)
+        if reply is not None and cell.stopped is None:
+            self._show_error(cell, reply.content)
         cell.evidence = message.metadata.get("mxc")
         for view in self._session.explain(cell.evidence):
             self._gate.note(cell.request, view)
@@ -147,6 +149,22 @@ class Endings:
         metadata = {**reply.metadata, "mxc": self._audit(cell, facts, kind, "code")}
         self._frontends.answer(cell.request, reply.content, metadata=metadata, date=message.date)
         self._end(cell)
+
+    def _show_error(self, cell: Cell, content: dict[str, Any]) -> None:
+        """Publish the error of a reply where none has been.
+
+        IPython publishes none when an interrupt hits it while it puts the traceback together, and
+        for a usage error or a group of exceptions (it prints those); another was over a limit. What
+        keeps outputs alone, a saved notebook above all, would then show a cell that did not fail.
+        """
+        if content.get("status") != "error" or cell.request.output.error_shown:
+            return
+        name, value = content["ename"], content["evalue"]
+        # Not the reply's traceback, which may be that of an earlier cell.
+        error = {"ename": name, "evalue": value, "traceback": [f"{name}: {value}"]}
+        content.update(error)
+        self._gate.settle(cell.request)
+        self._frontends.publish("error", error, cell.request)
 
     def answer_missing(self, cell: Cell) -> None:
         """Answer a cell whose child has gone idle without a reply."""

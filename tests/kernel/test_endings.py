@@ -41,6 +41,56 @@ def test_an_interrupt_before_the_cells_first_line_is_not_lost(kernel: Kernel) ->
         assert kernel.wait(msg_id).error.startswith("KeyboardInterrupt")
 
 
+_INTERRUPTED = """
+import os, signal, time
+plain = {owner}.{method}
+def interrupted(*args, **kwargs):
+    {owner}.{method} = plain
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+{owner}.{method} = interrupted
+1 / 0
+"""
+
+# Each fails in a way that IPython itself publishes no error for.
+UNPUBLISHED = {
+    "interrupted while it is put together": (
+        _INTERRUPTED.format(owner="get_ipython().InteractiveTB", method="structured_traceback"),
+        "ZeroDivisionError: division by zero",
+    ),
+    "interrupted while it is sent": (
+        _INTERRUPTED.format(owner="get_ipython()", method="_showtraceback"),
+        "ZeroDivisionError: division by zero",
+    ),
+    "group": ("raise ExceptionGroup('some', [ValueError(1)])", "ExceptionGroup: some (1 sub-ex"),
+    "usage": ("%no_such_magic", "UsageError: Line magic function `%no_such_magic` not found."),
+    "no traceback": (
+        "class Bare(Exception):\n    def _render_traceback_(self): return None\nraise Bare('why')",
+        "Bare: why",
+    ),
+    "too long": ("raise ValueError('why' + 'x' * 70_000_000)", "ValueError: why"),
+}
+
+
+@pytest.mark.parametrize("kind", UNPUBLISHED)
+def test_every_error_in_a_reply_has_been_published(kernel: Kernel, kind: str) -> None:
+    code, error = UNPUBLISHED[kind]
+    kernel.run("'a cell before' + 1")
+    result = kernel.run(code)
+    assert result.error.startswith(error), result.error
+    (published,) = result.of_type("error")
+    shown = "".join(published["content"]["traceback"])
+    assert error in shown
+    assert "a cell before" not in shown
+    assert "a cell before" not in str(result.content)
+    assert (result.content["ename"], result.status) == (published["content"]["ename"], "error")
+
+
+def test_an_error_is_published_once(kernel: Kernel) -> None:
+    for code in ("1 / 0", "not python", "import no_such_module", "%cd /no/such"):
+        assert len(kernel.run(code).of_type("error")) == (code != "%cd /no/such")
+
+
 def test_an_idle_kernel_survives_an_interrupt(kernel: Kernel) -> None:
     kernel.run("x = 1")
     kernel.interrupt()
