@@ -122,6 +122,7 @@ def _setup(options: argparse.Namespace) -> int:
     provision.install_bubblewrap(_say)
     if provision.needs_runtime():
         _set_up_runtime([*options.packages, *_extra(options.extra)], options.constraints)
+    _write_image()
     return 0
 
 
@@ -140,6 +141,14 @@ def _set_up_runtime(packages: list[str], constraints: str | None) -> None:
             f"The sandbox's interpreter could not be built: {error}",
             remedy="Check the path of the constraints file and the space on the disk.",
         ) from error
+
+
+def _write_image() -> None:
+    from mxc_kernel.mxc import provision, runtime
+
+    with contextlib.suppress(SandboxUnavailableError):  # then `doctor` and the kernel say why
+        if path := provision.write_image(runtime.default()):
+            _say(f"What a sandbox imports at its start is in one file: {path}")
 
 
 def _extra(name: str | None) -> list[str]:

@@ -28,15 +28,16 @@ with open(os.path.join(_PACKAGE, "worker", "bootstrap.py"), encoding="utf-8") as
 """The text for ``python -c`` that reads the bundle and starts the worker."""
 
 
-def command(interpreter_executable: str) -> list[str]:
+def command(interpreter_executable: str, *module: str) -> list[str]:
     """Return the child's argument vector.
 
     ``-P`` keeps the working folder and ``-s`` the user's site folder out of the worker's imports.
 
     Args:
         interpreter_executable: the path of the child's Python inside the sandbox.
+        module: the bundle's module whose ``main`` is to run, if not the worker's.
     """
-    return [interpreter_executable, "-P", "-s", "-c", BOOTSTRAP]
+    return [interpreter_executable, "-P", "-s", "-c", BOOTSTRAP, *module]
 
 
 @lru_cache(maxsize=4)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
-import re
 import sys
-from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from mxc_kernel.wire import Channel
-from mxc_kernel.worker.settings import Settings
-from mxc_kernel.worker.transport import Transport, secure
+from mxc_kernel.worker import image
+
+if TYPE_CHECKING:
+    from mxc_kernel.worker.settings import Settings
+    from mxc_kernel.worker.transport import Transport
 
 __all__ = ["main"]
 
@@ -19,17 +19,27 @@ __all__ = ["main"]
 def main() -> None:
     """Run until the host closes the pipe or asks for a shutdown. Does not return at end of file."""
     gc.disable()  # nothing that is loaded can be collected: looking for it is 9 % of the start
+    ahead = image.use()  # before the imports that it has
+    from mxc_kernel.worker.transport import secure
+
     transport = secure()
     settings = _greet(transport)
     _prepare_folders(settings)
 
     from mxc_kernel.worker.kernel import run
 
+    if ahead is not None:
+        ahead.retire()
     run(transport, settings)
 
 
 def _greet(transport: Transport) -> Settings:
     """Answer the host's HELLO before anything heavy is imported: it proves that we started."""
+    import json
+
+    from mxc_kernel.wire import Channel
+    from mxc_kernel.worker.settings import Settings
+
     try:
         channel, parts = next(transport.frames())
     except EOFError:
@@ -52,6 +62,9 @@ def _greet(transport: Transport) -> Settings:
 
 def _ipykernel_version() -> str:
     """Return the version as its own file states it; importlib.metadata costs 20 ms to import."""
+    import re
+    from importlib.util import find_spec
+
     spec = find_spec("ipykernel")
     if spec is None or not spec.origin:
         return ""

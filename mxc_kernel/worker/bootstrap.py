@@ -70,9 +70,9 @@ def start() -> None:
     # the interpreter may lack last.
     sys.meta_path.insert(0, BundleFinder(modules, lambda name: name.startswith("mxc_kernel")))
     sys.meta_path.append(BundleFinder(modules, lambda name: not name.startswith("mxc_kernel")))
-    from mxc_kernel.worker.app import main
+    from importlib import import_module
 
-    main()
+    import_module(sys.argv[1] if sys.argv[1:] else "mxc_kernel.worker.app").main()
 
 
 start()

@@ -1,8 +1,8 @@
-"""Two shortcuts that let the child start faster than plain ipykernel, and the way back.
+"""Shortcuts that let the child start faster than plain ipykernel, and the way back.
 
-Both lean on how the supported ipykernel and jupyter_client are laid out. Where the layout turns
+They lean on how the supported ipykernel and jupyter_client are laid out. Where the layout turns
 out to be another one, the ordinary import runs instead. ``MXC_KERNEL_LEAN=0`` in the child's
-environment switches both off.
+environment switches them off.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -13,11 +13,21 @@ import importlib
 import os
 import socket
 import sys
+from collections.abc import Callable
+from datetime import datetime
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
 __all__ = ["import_kernel_application"]
+
+# What these modules take from others for what few sessions ever do, or what Python can do as well:
+# together a tenth of the start.
+_TAKEN = {
+    "tornado.log": {"tornado.escape": "_unicode"},
+    "jupyter_client.jsonutil": {"dateutil.parser": "isoparse", "dateutil.tz": "tzlocal"},
+    "ipykernel.eventloops": {"packaging.version": "Version"},
+}
 
 
 def import_kernel_application() -> ModuleType:
@@ -32,6 +42,8 @@ def import_kernel_application() -> ModuleType:
     try:
         _bare_package("jupyter_client")
         _lazy_debugger()
+        for importer, taken in _TAKEN.items():
+            _import_with(importer, taken)
         return importlib.import_module("ipykernel.kernelapp")
     except Exception:  # noqa: BLE001 - whatever went wrong, the plain way is still there
         for name in set(sys.modules) - before:
@@ -68,6 +80,42 @@ def _bare_package(name: str) -> None:
         module.__dict__["write_connection_file"] = write_connection_file
     module.__dict__["__getattr__"] = complete
     sys.modules[name] = module
+
+
+def _import_with(importer: str, taken: dict[str, str]) -> None:
+    """Import a module that gets stand-ins for the functions that it takes from others.
+
+    The others are not touched: afterwards whoever imports them gets the real ones.
+    """
+    if importer in sys.modules or any(module in sys.modules for module in taken):
+        return
+    try:
+        for module, name in taken.items():
+            stand_in = ModuleType(module)
+            stand_in.__dict__[name] = _isoparse if name == "isoparse" else _later(module, name)
+            sys.modules[module] = stand_in
+        importlib.import_module(importer)
+    finally:
+        for module in taken:
+            del sys.modules[module]
+
+
+def _later(module: str, name: str) -> Callable[..., Any]:
+    """Return a function that imports the real one when it is called."""
+
+    def call(*args: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*args)
+
+    return call
+
+
+def _isoparse(text: str) -> datetime:
+    """Read a message's date; as Jupyter writes them, Python itself can since 3.11."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        date: datetime = _later("dateutil.parser", "isoparse")(text)
+        return date
 
 
 def _lazy_debugger() -> None:
