@@ -11,13 +11,13 @@ import os
 import time
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mxc_kernel.child import Child
 from mxc_kernel.mxc import binary, bundle, cgroup, contract, filters, identity, launcher, runtime
 from mxc_kernel.mxc.ahead import VerifiedAhead
 from mxc_kernel.policy import NATIVE, Access, MountPlan, Policy, Settings, plan_mounts
+from mxc_kernel.records import record
 
 if TYPE_CHECKING:
     from mxc_kernel.libraries import Libraries
@@ -50,7 +50,7 @@ _ENFORCED = (
 )
 
 
-@dataclass(frozen=True)
+@record
 class Launched:
     """A child and what it was launched with, which is fixed until the next one.
 

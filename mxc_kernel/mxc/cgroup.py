@@ -15,10 +15,10 @@ import re
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from mxc_kernel.mxc.delegation import Place, Refusal, place_for, read, write
 from mxc_kernel.policy.quantities import format_size
+from mxc_kernel.records import record
 
 __all__ = ["Events", "Group", "create"]
 
@@ -27,7 +27,7 @@ _EMPTY_WITHIN = 2.0  # seconds for killed processes to leave the group
 _numbers = itertools.count()
 
 
-@dataclass(frozen=True)
+@record
 class Events:
     """How often a group's limits were hit.
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from mxc_kernel.errors import SandboxBackendUnsupportedError, SandboxPolicyError
 from mxc_kernel.policy import MountPlan, Network, NetworkMode
+from mxc_kernel.records import record
 
 __all__ = ["CONTRACT_VERSION", "Workload", "render"]
 
 CONTRACT_VERSION = "1.0.0"
 
 
-@dataclass(frozen=True)
+@record
 class Workload:
     """What runs in the sandbox besides the policy: our own part of the request.
 
@@ -35,7 +35,7 @@ class Workload:
     name: str
     command: tuple[str, ...]
     cwd: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
     readonly: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
 

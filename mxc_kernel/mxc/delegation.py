@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
+
+from mxc_kernel.records import record
 
 __all__ = ["Place", "Refusal", "place_for", "read", "write"]
 
@@ -24,7 +25,7 @@ class Refusal(Exception):  # noqa: N818  # not an error: an answer in plain word
     """Why a limit cannot be enforced here."""
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """A folder in which groups may be made, or a group's own, and the version of its interface."""
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+from mxc_kernel.records import record
 
 __all__ = ["Footprint", "links", "of"]
 
@@ -33,7 +34,7 @@ _MODULES = ("site-packages", "dist-packages")
 _MAX_LINKS = 40  # as many as Linux follows
 
 
-@dataclass(frozen=True)
+@record
 class Footprint:
     """What an interpreter needs and what it would like to see.
 

@@ -16,10 +16,10 @@ import contextlib
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mxc_kernel.errors import SandboxPolicyError, SandboxUnavailableError
+from mxc_kernel.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,7 +47,7 @@ _FIRST_USER = 1000  # below are the system's accounts, also those that a package
 _NEVER = frozenset({65534, 65535, 2**32 - 1})  # nobody, and -1 in 16 and 32 bits
 
 
-@dataclass(frozen=True)
+@record
 class Identity:
     """A user without name, privileges or supplementary groups."""
 
@@ -224,7 +224,7 @@ def _running() -> set[int]:
     return found
 
 
-@dataclass(frozen=True)
+@record
 class Closed:
     """What keeps a user from a path.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from typing import Final
 
 from mxc_kernel.errors import SandboxUnavailableError, SandboxUntrustedBinaryError
+from mxc_kernel.records import record
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -30,7 +30,7 @@ CONTRACT_VERSION: Final = "1.0.0"
 INTEGRITY: Final = "sha512-2cP925G5+lQyKzjBVha8uNtVd7XESgDBtgi1yCYYSo9M3xiFyZWtCO4SWPGTk509rdI6nqjyGcZxvEP3t6l8Hg=="  # noqa: E501
 
 
-@dataclass(frozen=True)
+@record
 class Executable:
     """One executable of the release.
 

@@ -14,12 +14,12 @@ import os
 import re
 import stat
 import sys
-from dataclasses import asdict, dataclass
 
 from mxc_kernel.errors import SandboxUnavailableError
 from mxc_kernel.mxc import footprint
 from mxc_kernel.mxc.folders import SYSTEM_DATA, cache_folder
 from mxc_kernel.mxc.identity import DEFAULT_RANGE, Identity, lease, unreachable
+from mxc_kernel.records import record
 
 __all__ = [
     "IPYKERNEL",
@@ -46,7 +46,7 @@ print(json.dumps({
 """
 
 
-@dataclass(frozen=True)
+@record
 class Interpreter:
     """A Python that can run the child.
 
@@ -72,7 +72,7 @@ class Interpreter:
     unseen: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class _Facts:
     version: str
     magic: str
@@ -308,7 +308,7 @@ def _keep_facts(executable: str, facts: _Facts) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-            json.dump({"facts": asdict(facts), "modules": _module_times(facts)}, file)
+            json.dump({"facts": vars(facts), "modules": _module_times(facts)}, file)
         os.replace(temporary, path)
     except OSError:
         return  # without a cache the interpreter is asked each time

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from mxc_kernel.records import record
 
 __all__ = ["Audit"]
 
 
-@dataclass(frozen=True)
+@record
 class Audit:
     """How the audit trail is kept. It cannot be switched off.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mxc_kernel.errors import SandboxPolicyError
@@ -13,6 +12,7 @@ from mxc_kernel.policy.model import LIMIT_NAMES, Limits, Policy
 from mxc_kernel.policy.places import Places
 from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
+from mxc_kernel.records import record, replace
 
 __all__ = ["DEFAULT_LIMITS", "Ceiling", "Explanation", "Layer", "LayerName", "Settings"]
 
@@ -36,7 +36,7 @@ DEFAULT_LIMITS = Limits(
 )
 
 
-@dataclass(frozen=True)
+@record
 class Settings:
     """How the kernel works for an operator; none of it is a grant, so none of it is met.
 
@@ -56,10 +56,10 @@ class Settings:
     executable: str | None = None
     start_timeout: float = 30.0
     spare: bool = False
-    audit: Audit = field(default_factory=Audit)
+    audit: Audit = Audit()
 
 
-@dataclass(frozen=True)
+@record
 class Layer:
     """One ceiling file, as read.
 
@@ -78,15 +78,15 @@ class Layer:
     name: LayerName
     source: str
     policy: Policy
-    start: Filesystem = field(default_factory=Filesystem)
+    start: Filesystem = Filesystem()
     requests: Literal["magics", "none"] = "magics"
     settings: Settings = Settings()
     stated: frozenset[str] = frozenset()
     listed: tuple[str, ...] = ()
-    redaction: Redaction = field(default_factory=Redaction)
+    redaction: Redaction = Redaction()
 
 
-@dataclass(frozen=True)
+@record
 class Explanation:
     """Why a path has the access it has.
 
@@ -105,7 +105,7 @@ class Explanation:
     layers: tuple[tuple[str, Access, str | None], ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Ceiling:
     """The boundary of a session: nothing beyond it is ever in force.
 
@@ -121,13 +121,13 @@ class Ceiling:
     """
 
     policy: Policy
-    start: Request = field(default_factory=Request)
+    start: Request = Request()
     layers: tuple[Layer, ...] = ()
     requests: Literal["magics", "none"] = "magics"
     settings: Settings = Settings()
-    places: Places = field(default_factory=Places)
+    places: Places = Places()
     looked_at: tuple[str, ...] = ()
-    redaction: Redaction = field(default_factory=Redaction)
+    redaction: Redaction = Redaction()
 
     @property
     def digest(self) -> str:
@@ -145,7 +145,7 @@ class Ceiling:
             "policy": self.policy.plain(),
             "start": self.start.policy.plain(),
             "requests": self.requests,
-            "settings": asdict(self.settings),
+            "settings": {**vars(self.settings), "audit": dict(vars(self.settings.audit))},
             "redaction": self.redaction.plain(),
             "layers": [
                 {"name": layer.name, "source": layer.source, "policy": layer.policy.plain()}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
 from types import UnionType
 from typing import (
     Annotated,
@@ -33,6 +32,7 @@ from mxc_kernel.policy.quantities import (
     parse_duration,
     parse_size,
 )
+from mxc_kernel.records import field_names, is_record, record
 
 __all__ = [
     "CeilingFile",
@@ -47,7 +47,7 @@ __all__ = [
 MIN_HIDDEN = 8  # characters; as for values of the host's variables (`output.secrets`)
 
 
-@dataclass(frozen=True)
+@record
 class Check:
     """A rule on a text in a ceiling file, which pydantic applies too.
 
@@ -173,7 +173,7 @@ class _Section:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class FilesystemSection(_Section):
     """Which files and folders a sandbox may be given. The deepest entry for a path decides."""
 
@@ -192,7 +192,7 @@ class FilesystemSection(_Section):
             seen.add(path)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class NetworkSection(_Section):
     """Where connections may go."""
 
@@ -206,7 +206,7 @@ class NetworkSection(_Section):
             raise ValueError(f'hosts are listed but mode is "{self.mode}". Write mode = "hosts"')
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class LimitsSection(_Section):
     """Upper bounds for each sandbox; a limit that no file states has a default."""
 
@@ -232,7 +232,7 @@ class LimitsSection(_Section):
     """Whether a cell that passes one of these goes on unseen or is stopped."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class OutputSection(_Section):
     """What of a cell's output reaches the frontend."""
 
@@ -240,7 +240,7 @@ class OutputSection(_Section):
     """Text only; sanitised HTML; scripts in closed frames; or everything, as it comes."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class PatternSection(_Section):
     """A kind of secret of your own, hidden as `[redacted: name]`."""
 
@@ -255,7 +255,7 @@ class PatternSection(_Section):
         _checked(lambda text: pattern_rule(self.name, text), self.pattern)
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class ProjectRedactionSection(_Section):
     """What is hidden in output, besides what always is."""
 
@@ -265,7 +265,7 @@ class ProjectRedactionSection(_Section):
     """Kinds of secrets."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class RedactionSection(ProjectRedactionSection):
     """What is hidden in output, besides what always is, and what is not."""
 
@@ -277,7 +277,7 @@ class RedactionSection(ProjectRedactionSection):
     """Texts that are shown though a rule or pattern matches; of two ceilings, both must say so."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class EnvironmentSection(_Section):
     """What of the host's environment a sandbox may see."""
 
@@ -285,7 +285,7 @@ class EnvironmentSection(_Section):
     """Names of variables. Never secrets: others on the machine may be able to read the values."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class StartSection(_Section):
     """What a session holds before it asks for anything; clamped like any request."""
 
@@ -295,7 +295,7 @@ class StartSection(_Section):
     """Files and folders that may be read and written from the start."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class SandboxSection(_Section):
     """How the kernel works. Not a grant: the system's file decides, then the user's."""
 
@@ -315,7 +315,7 @@ class SandboxSection(_Section):
             raise ValueError('start_timeout cannot be "off". Write a time such as "60s"')
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class AuditSection(_Section):
     """How the audit trail is kept. Not a grant: the system's file decides, then the user's."""
 
@@ -347,7 +347,7 @@ class AuditSection(_Section):
             raise ValueError('anchor_command is empty. Write a command such as ["logger"]')
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class ProjectFile(_Section):
     """A ceiling beside a notebook. It can only narrow; what it leaves out it does not narrow."""
 
@@ -361,7 +361,7 @@ class ProjectFile(_Section):
     environment: EnvironmentSection | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@record(kw_only=True)
 class CeilingFile(ProjectFile):
     """A ceiling of mxc-kernel: the most that any notebook's sandbox can be given."""
 
@@ -415,7 +415,7 @@ def plainly(data: Any, model: Any) -> Any:
         NotPlain: the data is wrong, or is right in a way that only pydantic knows.
     """
     kinds = get_type_hints(model, include_extras=True)
-    if type(data) is not dict or not data.keys() <= {field.name for field in fields(model)}:
+    if type(data) is not dict or not data.keys() <= set(field_names(model)):
         raise NotPlain
     try:
         return model(**{name: _value(value, kinds[name]) for name, value in data.items()})
@@ -439,7 +439,7 @@ def _value(value: Any, kind: Any) -> Any:
         return tuple(_value(item, arguments[0]) for item in value)
     if origin is Literal and type(value) is str and value in arguments:
         return value
-    if is_dataclass(kind) and isinstance(kind, type):
+    if is_record(kind) and isinstance(kind, type):
         return plainly(value, kind)
     if kind in (str, int, bool) and type(value) is kind:
         return value

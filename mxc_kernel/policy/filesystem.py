@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 from mxc_kernel.policy.access import NATIVE, Access, Key, PathStyle
+from mxc_kernel.records import derived, record
 
 __all__ = ["Filesystem"]
 
 
-@dataclass(frozen=True, eq=False)
+@record(eq=False)
 class Filesystem:
     """A function from absolute paths to access, written as grants on subtrees.
 
@@ -29,7 +29,7 @@ class Filesystem:
 
     grants: tuple[tuple[str, Access], ...] = ()
     style: PathStyle = NATIVE
-    _nodes: dict[Key, tuple[str, Access]] = field(init=False, repr=False)
+    _nodes: dict[Key, tuple[str, Access]] = derived()
 
     def __post_init__(self) -> None:
         nodes: dict[Key, tuple[str, Access]] = {}

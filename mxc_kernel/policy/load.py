@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
@@ -20,6 +19,7 @@ from mxc_kernel.policy.places import Place, Places
 from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
 from mxc_kernel.policy.trust import read_trusted
+from mxc_kernel.records import field_names, replace
 
 __all__ = [
     "CEILING_VARIABLE",
@@ -221,12 +221,12 @@ def _settings(layers: Sequence[Layer]) -> Settings:
     chosen: dict[str, Any] = {}
     audit: dict[str, Any] = {}
     for layer in sorted(layers, key=lambda layer: layer.name != "system"):
-        for item in fields(Settings):
-            if item.name in layer.stated:
-                chosen.setdefault(item.name, getattr(layer.settings, item.name))
-        for item in fields(Audit):
-            if f"audit.{item.name}" in layer.stated:
-                audit.setdefault(item.name, getattr(layer.settings.audit, item.name))
+        for name in field_names(Settings):
+            if name in layer.stated:
+                chosen.setdefault(name, getattr(layer.settings, name))
+        for name in field_names(Audit):
+            if f"audit.{name}" in layer.stated:
+                audit.setdefault(name, getattr(layer.settings.audit, name))
     return replace(Settings(audit=Audit(**audit)), **chosen)
 
 

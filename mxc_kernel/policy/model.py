@@ -8,12 +8,12 @@ number of times.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any
 
 from mxc_kernel.policy.access import NATIVE, PathStyle
 from mxc_kernel.policy.filesystem import Filesystem
+from mxc_kernel.records import field_names, record, replace
 
 __all__ = [
     "ANY_NAME",
@@ -63,7 +63,7 @@ class Exceeded(IntEnum):
     CONTINUE = 1
 
 
-@dataclass(frozen=True)
+@record
 class Network:
     """Where connections may go.
 
@@ -93,7 +93,7 @@ class Network:
         return self.meet(other) == self
 
 
-@dataclass(frozen=True)
+@record
 class Limits:
     """Upper bounds; the smaller wins and None is no limit.
 
@@ -135,18 +135,18 @@ class Limits:
     @classmethod
     def bottom(cls) -> Limits:
         """Return the limits that leave nothing."""
-        nothing: dict[str, Any] = dict.fromkeys((item.name for item in fields(cls)), 0)
+        nothing: dict[str, Any] = dict.fromkeys((name for name in field_names(cls)), 0)
         return cls(**{**nothing, "output_exceeded": Exceeded.STOP})
 
     def plain(self) -> dict[str, Any]:
         """Return the limits as JSON-able data."""
-        return {**asdict(self), "output_exceeded": self.output_exceeded.name.lower()}
+        return {**vars(self), "output_exceeded": self.output_exceeded.name.lower()}
 
 
-LIMIT_NAMES = tuple(item.name for item in fields(Limits))
+LIMIT_NAMES = tuple(name for name in field_names(Limits))
 
 
-@dataclass(frozen=True)
+@record
 class Policy:
     """All that a sandbox may do.
 
@@ -161,7 +161,7 @@ class Policy:
             all.
     """
 
-    filesystem: Filesystem = field(default_factory=Filesystem)
+    filesystem: Filesystem = Filesystem()
     network: Network = Network()
     limits: Limits = Limits()
     html: HtmlLevel = HtmlLevel.SAFE

@@ -20,11 +20,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mxc_kernel.policy.access import Access
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.places import NAMES
+from mxc_kernel.records import record
 
 __all__ = ["MountPlan", "appeared", "plan_mounts"]
 
@@ -37,7 +37,7 @@ _ENTRIES = 4096
 _SKIPPED = frozenset({"node_modules", "__pycache__"})
 
 
-@dataclass(frozen=True)
+@record
 class MountPlan:
     """What to mount for a file system, in the order in which it must be given to the executable.
 

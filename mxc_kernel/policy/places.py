@@ -10,16 +10,16 @@ system's).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mxc_kernel.policy.access import NATIVE, Access, Key, PathStyle
 from mxc_kernel.policy.filesystem import Filesystem
+from mxc_kernel.records import record, replace
 
 __all__ = ["NAMES", "Place", "Places"]
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """A path with a rule of its own.
 
@@ -66,7 +66,7 @@ NAMES: tuple[tuple[Key, str], ...] = tuple(
 )
 
 
-@dataclass(frozen=True)
+@record
 class Places:
     """All places with rules of their own.
 

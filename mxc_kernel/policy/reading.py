@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
 from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
@@ -30,6 +29,7 @@ from mxc_kernel.policy.places import Places
 from mxc_kernel.policy.quantities import parse_duration, parse_size
 from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.trust import read_trusted
+from mxc_kernel.records import field_names, replace
 
 __all__ = ["read_layer"]
 
@@ -295,9 +295,9 @@ def _entries(section: FilesystemSection | StartSection | None) -> Iterator[tuple
 
 
 def _stated(section: LimitsSection | SandboxSection | AuditSection | None) -> Iterator[str]:
-    for field in fields(section) if section else ():
-        if getattr(section, field.name) is not None:
-            yield field.name
+    for name in field_names(section) if section else ():
+        if getattr(section, name) is not None:
+            yield name
 
 
 def _refusal_remedy(most: Access) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from mxc_kernel.records import record
 
 __all__ = ["Redaction"]
 
 
-@dataclass(frozen=True)
+@record
 class Redaction:
     """What is hidden besides what always is, and what of it is not. A session cannot change it.
 
@@ -23,9 +24,12 @@ class Redaction:
             literal does; None is all, for files that have no say in it.
     """
 
-    literals: frozenset[str] = field(default=frozenset(), repr=False)
+    literals: frozenset[str] = frozenset()
     patterns: frozenset[tuple[str, str]] = frozenset()
     exceptions: frozenset[str] | None = frozenset()
+
+    def __repr__(self) -> str:
+        return f"Redaction({self.plain()})"  # without the literals
 
     @classmethod
     def top(cls) -> Redaction:

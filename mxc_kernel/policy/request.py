@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mxc_kernel.policy.access import Access
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.model import Limits, Policy
+from mxc_kernel.records import record, replace
 
 __all__ = ["Request"]
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """All that a session has asked for so far.
 
@@ -22,9 +22,9 @@ class Request:
         narrowed: what the session gave up until the kernel restarts.
     """
 
-    filesystem: Filesystem = field(default_factory=Filesystem)
-    limits: Limits = field(default_factory=Limits)
-    narrowed: Policy = field(default_factory=Policy.top)
+    filesystem: Filesystem = Filesystem()
+    limits: Limits = Limits()
+    narrowed: Policy = Policy.top()
 
     def allow(self, path: str, access: Access) -> Request:
         """Ask for at least this access to a canonical path and all below it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
-from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
@@ -93,7 +92,7 @@ def test_what_was_changed_since_is_read_from_its_source(started, environment):
         lambda data: data[:5],
         lambda data: data[:1000],
         lambda data: data[: len(data) // 2],
-        lambda data: data.replace(data[8:40], b"\1" * 32)  # b"\1\2\r\n"),
+        lambda data: data.replace(data[8:40], b"\1" * 32),
         lambda data: data[:-100_000] + b"\0" * 100_000,
         lambda data: (4).to_bytes(8, "big") + b"N" * 100,
     ],
