@@ -1,6 +1,6 @@
 # Everything runs from .venv in this folder; nothing is installed anywhere else but by `setup`.
 .DEFAULT_GOAL := help
-.PHONY: help venv setup demo test conformance soak lint browser screenshot bench clean
+.PHONY: help venv setup demo test conformance soak lint browser screenshot wine bench clean
 .DELETE_ON_ERROR:
 unexport PYTHONPATH PYTHONHOME
 
@@ -50,6 +50,9 @@ $(browser_stamp): $(stamp) .ci/make-browser
 
 screenshot: setup $(browser_stamp) ## Take the picture for README anew
 	@$(python) -m tests.browser.screenshot docs/blocked-write.png --home /home/ada
+
+wine: setup ## Have the real wxc-exec.exe judge requests for Windows; skipped where there is no Wine
+	@$(python) -m pytest -q tests/wine
 
 bench: setup ## Measure against plain ipykernel
 	@$(python) -m benchmarks

@@ -37,13 +37,38 @@ _DEVICES = r"(?i)(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$
 _NOT_IN_NAMES = r'[\x00-\x1f<>:"|?*]'
 _DRIVE = r"([A-Za-z]):(?=[\\/]|$)"
 _UNC = r"[\\/]{2}([^\\/]+)[\\/]+([^\\/]+)"
+# What Windows makes up for names that do not fit into eight characters, a dot and three more.
+# https://learn.microsoft.com/openspecs/windows_protocols/ms-fscc (short names)
+_SHORT = r"(?i)[^.~ ]{1,6}~[0-9]{1,6}(\.[^. ]{0,3})?"
+
+# The sealed system volume of macOS has these links and firmlinks, the same on every machine from
+# macOS 11 on: /usr/share/firmlinks, and hier(7). A firmlink is invisible to realpath(3), so one
+# file has two absolute paths, and a rule on the one would not be found for the other.
+_DATA_VOLUME = ("System", "Volumes", "Data")
+_FIRMLINKS = frozenset(
+    tuple(path.split("/"))
+    for path in (
+        *("AppleInternal", "Applications", "Library", "Users", "Volumes", "cores", "opt"),
+        *("private", "usr/local", "usr/share/snmp", "usr/libexec/cups"),
+        *(f"System/Library/{name}" for name in ("Caches", "Assets", "AssetsV2", "Speech")),
+        *("System/Library/PreinstalledAssets", "System/Library/PreinstalledAssetsV2"),
+        "System/Library/CoreServices/CoreTypes.bundle/Contents/Library",
+    )
+)
+_ROOT_LINKS = {
+    "tmp": ("private", "tmp"),
+    "var": ("private", "var"),
+    "etc": ("private", "etc"),
+    "home": (*_DATA_VOLUME, "home"),
+}
 
 
 class PathStyle(Enum):
     r"""How a system spells and compares absolute paths.
 
     - ``POSIX``: ``/a/b``; names are compared byte by byte.
-    - ``MACOS``: ``/a/b``; case and Unicode form do not matter (APFS as installed by default).
+    - ``MACOS``: ``/a/b``; case and Unicode form do not matter (APFS as installed by default),
+      and the system's own links are the same place: ``/tmp`` is ``/private/tmp``.
     - ``WINDOWS``: ``C:\a`` and ``\\server\share\a``, with or without ``\\?\``; case does
       not matter.
     """
@@ -73,6 +98,8 @@ class PathStyle(Enum):
         if "\0" in path:
             raise _unusable(path, "it holds a NUL")
         parts = _windows_parts(path) if self is PathStyle.WINDOWS else _posix_parts(path)
+        if self is PathStyle.MACOS:
+            parts = _macos_place(parts)
         if ".." in parts:
             raise _unusable(path, "it holds '..'")
         return parts
@@ -102,6 +129,15 @@ class PathStyle(Enum):
         """
         return self.join(self.parts(path))
 
+    def has_short_name(self, path: str) -> bool:
+        """Whether a name in the path may be one that Windows made up for a longer one (8.3).
+
+        Then it is another spelling of a path that only the disk knows.
+        """
+        return self is PathStyle.WINDOWS and any(
+            re.fullmatch(_SHORT, name) for name in self.parts(path)[1:]
+        )
+
     def within(self, path: str, folder: str) -> bool:
         """Whether the path is the folder or lies below it; ``/database`` is not below ``/data``.
 
@@ -125,6 +161,22 @@ def _posix_parts(path: str) -> Key:
     return tuple(name for name in path.split("/") if name not in ("", "."))
 
 
+def _macos_place(parts: Key) -> Key:
+    """Return the one place of those that the system's own links make the same."""
+    folded = tuple(_fold_macos(name) for name in parts[:1])
+    if folded and folded[0] in _ROOT_LINKS:
+        parts = (*_ROOT_LINKS[folded[0]], *parts[1:])
+    rest = parts[len(_DATA_VOLUME) :]
+    volume = tuple(_fold_macos(name) for name in parts[: len(_DATA_VOLUME)])
+    if volume != tuple(_fold_macos(name) for name in _DATA_VOLUME):
+        return parts
+    names = tuple(_fold_macos(name) for name in rest)
+    linked = any(
+        names[: len(link)] == tuple(_fold_macos(name) for name in link) for link in _FIRMLINKS
+    )
+    return rest if linked else parts
+
+
 def _windows_parts(path: str) -> Key:
     plain = path
     if path[:4].replace("/", "\\") == "\\\\?\\":
@@ -141,6 +193,8 @@ def _windows_parts(path: str) -> Key:
         rest = plain[share.end() :]
         if share[1] in (".", "?") or ".." in (share[1], share[2]):
             raise _unusable(path, "it names a device")
+        if share[2].endswith("$"):  # \\host\C$ is drive C: under another name
+            raise _unusable(path, "an administrative share is another spelling of a drive")
     else:
         raise _unusable(path, "it is not absolute")
     names = tuple(name for name in re.split(r"[\\/]", rest) if name not in ("", "."))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
+from collections.abc import Callable
+from types import ModuleType
 
 from mxc_kernel.errors import SandboxPolicyError
-from mxc_kernel.policy.access import NATIVE
+from mxc_kernel.policy.access import NATIVE, PathStyle
 
 __all__ = ["canonical", "symlinks"]
 
@@ -50,7 +53,24 @@ def canonical(path: str, *, base: str | None) -> str:
             ) from None
         # Missing, or not ours to look into: what can be resolved is, and the launch finds out.
         real = os.path.realpath(expanded)
+        refuse_short_names(real)
     return NATIVE.normal(real)
+
+
+def refuse_short_names(path: str, style: PathStyle = NATIVE) -> None:
+    """Refuse a missing path with a short name (8.3) in it.
+
+    The real path of a file that is there has the long names. Of one that is not, nobody can tell
+    which longer name is meant, and the rules on that one would not be found.
+
+    Raises:
+        SandboxPolicyError: it has one.
+    """
+    if style.has_short_name(path):
+        raise SandboxPolicyError(
+            f"{path!r} may be the short form of another name, and it does not exist",
+            remedy="Write the names out in full.",
+        )
 
 
 def _refuse_characters(path: str) -> None:
@@ -64,28 +84,66 @@ def _refuse_characters(path: str) -> None:
         )
 
 
-def symlinks(path: str) -> tuple[str, ...]:
-    """Return where the symlinks lie that an absolute path goes through, each as a canonical path.
+def symlinks(
+    path: str, style: PathStyle = NATIVE, readlink: Callable[[str], str] = os.readlink
+) -> tuple[str, ...]:
+    """Return where the links lie that an absolute path goes through, each as a canonical path.
 
-    Whoever may write there decides what the path means.
+    Whoever may write there decides what the path means. On Windows junctions and mount points are
+    such links, though ``os.path.islink`` does not call them so.
+
+    Args:
+        path: an absolute path.
+        style: how it is written.
+        readlink: returns a link's target, and raises OSError for what is no link.
     """
+    system = _spelling(style)
     found: list[str] = []
-    drive, rest = os.path.splitdrive(path)
-    at = drive + os.sep
-    pending = rest.split(os.sep)[::-1]
+    at, pending = _anchored(path, system.sep)
     # Forty is where Linux gives up, so that a circle ends.
     while pending and len(found) < 40:
         name = pending.pop()
         if name in ("", ".", ".."):
-            at = os.path.dirname(at) if name == ".." else at
+            at = system.dirname(at) if name == ".." else at
             continue
-        step = os.path.join(at, name)
-        if not os.path.islink(step):
+        step = system.join(at, name)
+        try:
+            target = readlink(step)
+        except OSError:
             at = step
             continue
         found.append(step)
-        target = os.readlink(step)
-        if os.path.isabs(target):
-            at = os.path.splitdrive(target)[0] + os.sep
-        pending.extend(target.split(os.sep)[::-1])
+        target = _without_prefix(target) if style is PathStyle.WINDOWS else target
+        if system.isabs(target) or system.splitdrive(target)[0]:
+            at, further = _anchored(target, system.sep, drive_of=at)
+        else:
+            further = target.replace("/", system.sep).split(system.sep)[::-1]
+        pending.extend(further)
     return tuple(found)
+
+
+def _spelling(style: PathStyle) -> ModuleType:
+    """Return the module of the standard library that takes a system's paths apart."""
+    if style is not PathStyle.WINDOWS:
+        return posixpath
+    import ntpath  # not loaded on Linux
+
+    return ntpath
+
+
+def _anchored(path: str, sep: str, drive_of: str = "") -> tuple[str, list[str]]:
+    """Split an absolute path into its root and its names, the last one first."""
+    if sep == "/":
+        return "/", path.split("/")[::-1]
+    import ntpath
+
+    drive, rest = ntpath.splitdrive(path.replace("/", "\\"))
+    # A target such as \\Windows is on the drive of the link.
+    return (drive or ntpath.splitdrive(drive_of)[0]) + "\\", rest.split("\\")[::-1]
+
+
+def _without_prefix(target: str) -> str:
+    r"""Take off the ``\\?\`` with which Windows tells a junction's target."""
+    if target[:8].upper() == "\\\\?\\UNC\\":
+        return "\\\\" + target[8:]
+    return target.removeprefix("\\\\?\\").removeprefix("\\??\\")

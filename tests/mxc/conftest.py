@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import subprocess
@@ -7,11 +9,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mxc_kernel.errors import SandboxUnavailableError
-from mxc_kernel.mxc import binary, provision
+from mxc_kernel.mxc import binary, identity, provision
 
 AS_ROOT = os.geteuid() == 0
 
@@ -57,3 +60,35 @@ def make_environment(base_python: str) -> Callable[..., str]:
         return str(home / "bin" / "python")
 
     return make
+
+
+Judge = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture(scope="session")
+def judged() -> Iterator[Judge]:
+    """Have the real executable judge a request without running anything; return what it says."""
+    lease = identity.lease() if os.geteuid() == 0 else None
+    user: dict[str, Any] = {}
+    if lease is not None:
+        user = {"user": lease.identity.uid, "group": lease.identity.gid, "extra_groups": []}
+    with binary.open_verified() as executable:
+
+        def judge(request: dict[str, Any]) -> str:
+            coded = base64.b64encode(json.dumps(request).encode()).decode()
+            done = subprocess.run(
+                ["lxc-exec", "--config-base64", coded, "--dry-run"],
+                executable=executable.exec_path,
+                pass_fds=(executable.fd,),
+                env={"PATH": binary.bwrap_directory()},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                **user,
+            )
+            return done.stdout + done.stderr
+
+        yield judge
+    if lease is not None:
+        lease.close()

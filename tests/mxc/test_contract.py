@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -23,7 +21,7 @@ from mxc_kernel.errors import (
     SandboxPolicyError,
     SandboxUnavailableError,
 )
-from mxc_kernel.mxc import binary, cgroup, contract, identity, launcher
+from mxc_kernel.mxc import cgroup, contract, launcher
 from mxc_kernel.mxc.contract import Workload, render
 from mxc_kernel.policy import (
     Access,
@@ -121,35 +119,6 @@ def test_the_reading_back_would_notice_a_wider_request(tree: str) -> None:
 
 
 # --- in words that the executable accepts --------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def judged() -> Iterator[Callable[[Request], str]]:
-    """Have the real executable judge a request without running anything; return what it says."""
-    lease = identity.lease() if os.geteuid() == 0 else None
-    user: dict[str, Any] = {}
-    if lease is not None:
-        user = {"user": lease.identity.uid, "group": lease.identity.gid, "extra_groups": []}
-    with binary.open_verified() as executable:
-
-        def judge(request: Request) -> str:
-            coded = base64.b64encode(json.dumps(request).encode()).decode()
-            done = subprocess.run(
-                ["lxc-exec", "--config-base64", coded, "--dry-run"],
-                executable=executable.exec_path,
-                pass_fds=(executable.fd,),
-                env={"PATH": binary.bwrap_directory()},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                **user,
-            )
-            return done.stdout + done.stderr
-
-        yield judge
-    if lease is not None:
-        lease.close()
 
 
 ODD_NAMES = ("it's", "two\nlines", "ünï ☃", "a b", "$HOME", "~", "*", "\\", "-rf", "a" * 200)
