@@ -51,6 +51,8 @@ c.ServerApp.tornado_settings = {{"log_function": record}}
 _SETTINGS = {
     # It would ask whether to fetch news, in the middle of the picture.
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    # On a busy machine it would not wait for what the kernel offers.
+    "completer-extension/manager": {"providerTimeout": 60_000},
     # Every output is in the page, also one that nobody has scrolled to.
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
