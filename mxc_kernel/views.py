@@ -253,8 +253,7 @@ def sandbox_view(facts: SandboxFacts, *, changed: bool = False) -> View:
 def policy_view(effective: Policy, ceiling: Ceiling) -> View:
     """Show the policy in force."""
     blocks: list[Block] = [_access_table(effective.filesystem), _rules_table(effective)]
-    if not ceiling.policy.filesystem:
-        blocks.append(Paragraph((NO_CEILING,)))
+    blocks += _why_no_files(ceiling)
     return notice("Policy in force", *blocks)
 
 
@@ -274,8 +273,7 @@ def ceiling_view(ceiling: Ceiling, narrowed: Policy) -> View:
         blocks.append(Paragraph(("This session gave up a part of it until the kernel restarts.",)))
     if ceiling.requests == "none":
         blocks.append(Paragraph(("It lets no magic add to what a session starts with.",)))
-    if not ceiling.policy.filesystem:
-        blocks.append(Paragraph((NO_CEILING,)))
+    blocks += _why_no_files(ceiling)
     return notice("Ceiling: the most that can be granted", *blocks)
 
 
@@ -323,6 +321,19 @@ def _elapsed(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _why_no_files(ceiling: Ceiling) -> list[Block]:
+    """Say why nothing can be granted, if so: there is no ceiling, or it lists nothing."""
+    if ceiling.policy.filesystem:
+        return []
+    if all(layer.name == "project" for layer in ceiling.layers):  # it can only take away
+        return [Paragraph((NO_CEILING,))]
+    empty = [layer.source for layer in ceiling.layers if not layer.policy.filesystem]
+    if not empty:
+        return [Paragraph(("The ceiling's files have no path in common, so none is granted.",))]
+    files = [part for source in empty for part in (", ", Code(source))][1:]
+    return [Paragraph(("No path can be granted: none is listed under [filesystem] in ", *files))]
 
 
 def _access_table(filesystem: Filesystem) -> Block:

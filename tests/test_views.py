@@ -214,6 +214,27 @@ def test_a_policy_names_every_rule() -> None:
         assert part in text
 
 
+def test_why_nothing_can_be_granted_is_said() -> None:
+    none, some = Policy(), Policy(filesystem=Filesystem.of(readonly=["/data/in"]))
+
+    def shown(policy: Policy, *layers: Layer) -> str:
+        ceiling = Ceiling(policy, layers=layers)
+        text = policy_view(none, ceiling).text
+        assert text.splitlines()[-1] == ceiling_view(ceiling, none).text.splitlines()[-1]
+        return text
+
+    project = Layer("project", "/work/.mxc-ceiling.toml", some)
+    output_only, files = Layer("user", "/etc/output.toml", none), Layer("system", "/etc/x", some)
+    assert "No ceiling is set up" in shown(none)
+    assert "No ceiling is set up" in shown(none, project)
+    text = shown(none, files, output_only)
+    assert "none is listed under [filesystem] in /etc/output.toml" in text
+    assert "/etc/x" not in text
+    assert "No ceiling is set up" not in text
+    assert "no path in common" in shown(none, files, replace(files, name="user"))
+    assert "[filesystem]" not in policy_view(none, Ceiling(some, layers=(files,))).text
+
+
 def test_a_file_and_its_key_are_set_as_code() -> None:
     for name in ("denied", "denials"):
         codes = re.findall("<code[^>]*>(.*?)</code>", views()[name].html)
