@@ -15,6 +15,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ _FILES = {
     ),
 }
 # vl-convert has the libraries inside of its executable code, and gives them out when asked.
-_VEGA = "vl_convert/vl_convert.abi3.so", "import vl_convert; print(vl_convert.javascript_bundle())"
+_VEGA = "vl_convert/vl_convert.abi3.so"
+_VEGA_QUESTION = "import vl_convert; print(vl_convert.javascript_bundle())"
 _ASKING = 60  # seconds; 2.6 s of CPU were measured
 _MAX = 16 << 20  # bytes of one file; plotly's has 4.8 MB
 
@@ -96,6 +98,18 @@ class Libraries:
                     break
         return self._packed.get(name)
 
+    def prepare(self) -> None:
+        """Find in the background what else a display would wait 3 s for, once on a machine."""
+        threading.Thread(target=self._prepare, name="libraries", daemon=True).start()
+
+    def _prepare(self) -> None:
+        for place in self._places():
+            key = _vega_key(place)
+            if key is not None:
+                if not os.path.exists(os.path.join(_cache(), key)):
+                    _vega(place)
+                return
+
 
 def _files(place: Place, name: str) -> str | None:
     parts = [_read(place.folder, path) for path in _FILES.get(name, ())]
@@ -105,22 +119,34 @@ def _files(place: Place, name: str) -> str | None:
 
 
 def _vega(place: Place) -> str | None:
-    package, question = _VEGA
-    descriptor = _open(place.folder, package)
+    key = _vega_key(place)
+    if key is None:
+        return None
+    kept = _read(_cache(), key)
+    answer = kept or _ask(place, _VEGA_QUESTION)
+    if answer is None:
+        return None
+    if kept is None:
+        _keep(_cache(), key, answer)
+    return answer.decode("utf-8", "replace")
+
+
+def _vega_key(place: Place) -> str | None:
+    """Return the name of the file that keeps the answer of the package in a place, if it is there.
+
+    It changes with the package.
+    """
+    descriptor = _open(place.folder, _VEGA)
     if descriptor is None:
         return None
     status = os.fstat(descriptor)
     os.close(descriptor)
     known = f"{place.folder} {status.st_mtime_ns} {status.st_size} {status.st_ino}"
-    key = hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()
-    folder = os.path.join(cache_folder(), "libraries")
-    kept = _read(folder, f"{key}.js")
-    answer = kept or _ask(place, question)
-    if answer is None:
-        return None
-    if kept is None:
-        _keep(folder, f"{key}.js", answer)
-    return answer.decode("utf-8", "replace")
+    return hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest() + ".js"
+
+
+def _cache() -> str:
+    return os.path.join(cache_folder(), "libraries")
 
 
 def _ask(place: Place, question: str) -> bytes | None:
@@ -148,7 +174,7 @@ def _ask(place: Place, question: str) -> bytes | None:
 
 
 def _keep(folder: str, name: str, content: bytes) -> None:
-    temporary = os.path.join(folder, f"{name}.{os.getpid()}")
+    temporary = os.path.join(folder, f"{name}.{os.getpid()}-{threading.get_ident()}")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

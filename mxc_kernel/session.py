@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mxc_kernel.audit.facts import Sandbox, Under
     from mxc_kernel.audit.journal import Journal
     from mxc_kernel.carrying import Carrier, Snapshot
+    from mxc_kernel.libraries import Libraries
     from mxc_kernel.magics import MagicContext, Throwaway
     from mxc_kernel.mxc.ahead import VerifiedAhead
     from mxc_kernel.spare import Spare
@@ -422,9 +423,10 @@ class Session:
             sandbox=lambda: self._starter.facts(self._child, self._spare.child, ceiling.settings),
         )
 
-    def library(self, name: str) -> bytes | None:
-        """Return a charting library for the output level ``frame``; None if it is not installed."""
-        return self._starter.library(name)
+    @property
+    def libraries(self) -> Libraries:
+        """The charting libraries for the output level ``frame``."""
+        return self._starter.libraries
 
     def explain(self, evidence: object) -> list[View]:
         """Return the notes on what a cell reported as blocked. The evidence is the child's word."""

@@ -113,17 +113,14 @@ class Starter:
         """Host paths of the interpreter that every child sees."""
         return self._interpreter.readonly if self._interpreter else ()
 
-    def library(self, name: str) -> bytes | None:
-        """Return a charting library for the output level ``frame``; None if it is not installed.
-
-        Args:
-            name: as :class:`mxc_kernel.libraries.Libraries` has it.
-        """
+    @property
+    def libraries(self) -> Libraries:
+        """The charting libraries for the output level ``frame``."""
         if self._libraries is None:
             from mxc_kernel.libraries import Libraries, places
 
             self._libraries = Libraries(lambda: places(self._interpreter))
-        return self._libraries(name)
+        return self._libraries
 
     def start(self, policy: Policy, settings: Settings) -> Launched:
         """Start a child under a policy.

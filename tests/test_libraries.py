@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -91,13 +92,32 @@ def test_only_files_of_a_sensible_size_are_read(packages, monkeypatch):
     assert found(packages, "bokeh") is None
 
 
-def test_vegas_is_asked_for_once(packages, tmp_path, cache):
+@pytest.fixture
+def asked(packages, tmp_path) -> Path:
+    """What the interpreter ``python`` was asked, a line each; it has vega's library."""
     (packages / "vl_convert").mkdir()
     (packages / "vl_convert/vl_convert.abi3.so").write_text("")
     asked = tmp_path / "asked"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\necho the vega\n')
     python.chmod(0o755)
+    return asked
+
+
+def test_vegas_can_be_asked_for_ahead(packages, tmp_path, cache, asked):
+    library = Libraries(lambda: [Place(str(tmp_path / "python"), str(packages), ours=True)])
+    for _ in range(2):
+        library.prepare()
+        for thread in threading.enumerate():
+            if thread.name == "libraries":
+                thread.join()
+    assert len(asked.read_text().splitlines()) == 1
+    assert library("vega") is not None
+    assert len(asked.read_text().splitlines()) == 1
+
+
+def test_vegas_is_asked_for_once(packages, tmp_path, cache, asked):
+    python = tmp_path / "python"
     for _ in range(2):
         assert found(packages, "vega", str(python)) == "<script>the vega\n\n</script>"
     assert asked.read_text().count("-I -c import vl_convert") == 1

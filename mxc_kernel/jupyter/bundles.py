@@ -11,8 +11,7 @@ from mxc_kernel.output.caps import shortened
 from mxc_kernel.output.documents import redact_html, redact_json
 from mxc_kernel.output.figures import Library, no_library
 from mxc_kernel.output.redaction import Rules, redact
-from mxc_kernel.output.rich import SafeBundle, make_safe
-from mxc_kernel.output.widgets import note
+from mxc_kernel.output.rich import SafeBundle, make_safe, note
 from mxc_kernel.policy import HtmlLevel
 
 __all__ = ["Bundles"]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mxc_kernel.output.figures import Library, no_library
+from mxc_kernel.output.rich import note
 from mxc_kernel.output.traits import MODEL_ID, Around, Model
-from mxc_kernel.output.widgets import find_model, note, safe_state
+from mxc_kernel.output.widgets import find_model, safe_state
 from mxc_kernel.policy import HtmlLevel
 
 __all__ = ["Checked", "Comms"]
@@ -49,10 +51,12 @@ class Comms:
 
     Args:
         html: redacts markup before it is sanitised. The rest of a content is expected redacted.
+        library: where the libraries come from that draw the figures in an Output widget.
     """
 
-    def __init__(self, html: Callable[[str], str] = str) -> None:
+    def __init__(self, html: Callable[[str], str] = str, library: Library = no_library) -> None:
         self._html = html
+        self._library = library
         self._models: dict[str, Model] = {}
         self._closed: dict[str, Model] = {}
         self._controls: set[str] = set()
@@ -93,7 +97,7 @@ class Comms:
         if not isinstance(data, dict):
             return _NOTHING
         captures = (parent, self._captures.get(comm))
-        around = Around(int(level), self._models.get, captures, self._html, [])
+        around = Around(int(level), self._models.get, captures, self._html, [], self._library)
         if msg_type == "comm_open":
             checked = self._open(comm, content.get("target_name"), data, buffers, around)
         elif comm in self._controls:

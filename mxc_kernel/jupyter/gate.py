@@ -67,7 +67,7 @@ class Gate:
             self._rules,
             self._level,
             lambda model: self.comms.shows(model),
-            lambda name: session.library(name),
+            lambda name: session.libraries(name),
         )
         self._markup: Counter[str] = Counter()
         self._delivery = Delivery(
@@ -75,6 +75,7 @@ class Gate:
         )
         self.replies = Replies(self._bundles, self.drop)
         self._rate = Rate()
+        self._prepared = False
         self._waiting: set[Outbox] = set()
         self._orphans = self.open_request()
 
@@ -98,6 +99,9 @@ class Gate:
         if self._session.redaction != self._redaction:
             self._redaction = self._session.redaction
             self._rules.take_over(operators_rules(self._environ, self._redaction))
+        if not self._prepared and self._level() == HtmlLevel.FRAME:
+            self._prepared = True
+            self._session.libraries.prepare()
         before, request.output = request.output, self.open_request(limits)
         request.output.notes, request.output.count = before.notes, count
 
@@ -312,4 +316,7 @@ class Gate:
             return HtmlLevel.TEXT
 
     def _new_comms(self) -> Comms:
-        return Comms(lambda html: self._bundles.html(html, self._markup))
+        return Comms(
+            lambda html: self._bundles.html(html, self._markup),
+            lambda name: self._session.libraries(name),
+        )

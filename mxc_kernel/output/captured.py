@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mxc_kernel.output.figures import Library
 from mxc_kernel.output.rich import make_safe
 from mxc_kernel.output.terminal import clean
 
@@ -14,7 +15,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def safe_output(
-    item: Any, level: int, shows: Callable[[object], bool]
+    item: Any, level: int, shows: Callable[[object], bool], library: Library
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """Return what of a stored output may be shown, or ``None``, and notes on what is left out.
 
@@ -22,6 +23,7 @@ def safe_output(
         item: an output in nbformat's form, any JSON.
         level: as of :func:`~mxc_kernel.output.rich.make_safe`.
         shows: whether a widget with an id may be shown.
+        library: where the libraries come from that draw figures.
 
     JupyterLab renders what an Output widget holds as trusted, whatever the notebook is.
     """
@@ -43,7 +45,7 @@ def safe_output(
     view = data.get(VIEW)
     if view is not None and not (isinstance(view, dict) and shows(view.get("model_id"))):
         del data[VIEW]  # said when that widget was refused
-    safe = make_safe(data, item.get("metadata"), level)
+    safe = make_safe(data, item.get("metadata"), level, library)
     shown = {"output_type": kind, "data": safe.data, "metadata": safe.metadata}
     if kind == "execute_result":
         count = item.get("execution_count")

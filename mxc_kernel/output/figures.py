@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mxc_kernel.output.frame import DEFAULT_HEIGHT, frame
+from mxc_kernel.output.frame import DEFAULT_HEIGHT, frame, is_frame
 
 __all__ = ["Figure", "Library", "draw", "frame_html", "no_library"]
 
@@ -43,6 +43,7 @@ _OURS = re.compile(
 )
 _ROOTS = re.compile(r'"roots":\{([\w\s":,-]{1,4000})\}')
 _REMOTE = re.compile(r'"(?:url|source)":\s?"(?:https?:)?//([\w.-]{1,253})')
+_AXES = 60  # px; ticks, labels and the title of an axis
 _TILES = re.compile(r"scattergeo|choropleth|(?:scatter|density|choropleth)map(?:box)?")
 
 
@@ -105,6 +106,8 @@ def frame_html(html: str, library: Library, still: str = "") -> Figure:
         still: markup for where frames are not shown.
     """
     covered = frozenset({"text/html"})
+    if is_frame(html):
+        return Figure(html, covered)
     wanted = [name for name, (use, own) in _WANTED.items() if use.search(html) and own not in html]
     scripts = [library(name) for name in wanted]
     for name, script in zip(wanted, scripts, strict=True):
@@ -121,7 +124,10 @@ def frame_html(html: str, library: Library, still: str = "") -> Figure:
         hosts = ", ".join(missing[:3]) + (" …" if missing[3:] else "")
         why = f"it loads from {hosts}, and {_GRANTS_NOTHING}"
         return Figure(None, covered, (("text/html", why),))
-    shown = frame(html, scripts=[script for script in scripts if script], still=still)
+    height = _altair_height(html) if "vega" in wanted else None
+    shown = frame(
+        html, height=height, scripts=[script for script in scripts if script], still=still
+    )
     return Figure(shown, covered, _remote_data("text/html", html))
 
 
@@ -197,7 +203,7 @@ def _vega(content: Mapping[str, Any], mode: str, options: object) -> _Document:
         f'vegaEmbed("#figure",{_json(content)},{_json(settings)})'
         ".catch(error=>{document.body.textContent=error})</script>"
     )
-    return _Document(html, _vega_height(content) + 60, _json(content))
+    return _Document(html, _vega_height(content) + _AXES, _json(content))
 
 
 def _bokeh(bundle: Mapping[str, Any]) -> _Document:
@@ -231,12 +237,22 @@ def _vega_height(spec: Mapping[str, Any], depth: int = 0) -> int:
         if isinstance(spec.get(name), list)
     ]
     if inner and inner[0]:
-        return sum(inner[0]) + 60 * len(inner[0]) if "vconcat" in spec else max(inner[0])
+        return sum(inner[0]) + _AXES * len(inner[0]) if "vconcat" in spec else max(inner[0])
     if isinstance(spec.get("spec"), Mapping):
         rows = _mapping(spec.get("repeat")).get("row")
         count = len(rows) if isinstance(rows, list) else 1
-        return (_vega_height(spec["spec"], depth + 1) + 60) * count
+        return (_vega_height(spec["spec"], depth + 1) + _AXES) * count
     return _pixels(spec.get("height"), 300)
+
+
+def _altair_height(html: str) -> int | None:
+    """Return a guess at the height of a chart in altair's own HTML: a call with the chart."""
+    at = html.find("})({")
+    try:
+        chart = json.JSONDecoder().raw_decode(html, at + 3)[0] if at >= 0 else None
+    except (ValueError, RecursionError):
+        return None
+    return _vega_height(chart) + _AXES if isinstance(chart, dict) else None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from mxc_kernel.output.elements import replace_elements
 
-__all__ = ["DEFAULT_HEIGHT", "POLICY", "frame", "needs_frame", "pack"]
+__all__ = ["DEFAULT_HEIGHT", "POLICY", "frame", "is_frame", "needs_frame", "pack", "still_image"]
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
@@ -49,7 +49,9 @@ _ENDING = re.compile(r"<(?=/script|!--|script)", re.IGNORECASE)
 # A white card in a dark page too: most figures draw black on nothing.
 _STYLE = (
     "<style>html{height:100%;background:#fff;color:#000;color-scheme:light;font-family:sans-serif}"
-    "body{margin:0;padding:8px;height:100%;box-sizing:border-box}</style>"
+    "body{margin:0;padding:8px;height:100%;box-sizing:border-box}"
+    # A menu to save a picture and to open an editor, neither of which a frame may do.
+    ".vega-embed>details{display:none!important}</style>"
 )
 # What libraries load from other hosts is refused in here. Loaders that wait for it are told that it
 # is there, since it is: it came with the document.
@@ -64,6 +66,7 @@ _UNPACK = (
     "document.open();document.write(text);document.close()}})('{packed}')"
     ".catch(error=>{{document.body.textContent='This browser cannot show it: '+error}})</script>"
 )
+_STILL = '<img alt="figure" src="data:image/(?:gif|jpeg|png|webp);base64,[A-Za-z0-9+/=]*">'
 _MISSING = (
     "<div><small>Interactive output is shown after its cell was run. "
     "Run the cell again to see it.</small></div>"
@@ -108,13 +111,39 @@ def frame(
     head = _compress(_document(POLICY, _STYLE), zlib.Z_FULL_FLUSH)
     body = _compress(f"{_SHIM if scripts else ''}<body>{html}", zlib.Z_FINISH)
     packed = base64.b64encode(b"".join((head, *scripts, body))).decode()
+    return _nested(packed, f"{size}px", still or _MISSING)
+
+
+def is_frame(html: str) -> bool:
+    """Whether markup is what :func:`frame` returns, for whatever document.
+
+    An Output widget hands back what it shows when the page is opened again. Which document it is
+    need not be known: script in a frame can do no more than that of any other.
+
+    Args:
+        html: untrusted markup.
+    """
+    return html.startswith(_BEGINNING) and _FRAME.fullmatch(html) is not None
+
+
+def still_image(mime: str, data: str) -> str:
+    """Return markup that shows a picture where frames are not shown.
+
+    Args:
+        mime: of a picture.
+        data: it in Base64, checked to be nothing else.
+    """
+    return f'<img alt="figure" src="data:{mime};base64,{"".join(data.split())}">'
+
+
+def _nested(packed: str, height: str, instead: str) -> str:
     inner = _document(POLICY, f"<body>{_UNPACK.format(packed=packed)}")
     outer = _document(
         _OUTER,
         "<style>html,body{margin:0;height:100%;overflow:hidden}</style>"
         f"<body>{_iframe(inner, '100%', '')}",
     )
-    return _iframe(outer, f"{size}px", still or _MISSING)
+    return _iframe(outer, height, instead)
 
 
 def _height(html: str) -> int:
@@ -144,3 +173,12 @@ def _iframe(document: str, height: str, instead: str) -> str:
         f'<iframe sandbox="allow-scripts" srcdoc="{entities.escape(document)}" '
         f'style="width:100%;height:{height};border:0">{instead}</iframe>'
     )
+
+
+_BEGINNING = _iframe("", "", "").partition("srcdoc")[0]
+_FRAME = re.compile(
+    re.escape(_nested("PACKED", "HEIGHT", "INSTEAD"))
+    .replace("PACKED", "[A-Za-z0-9+/]*={0,2}")
+    .replace("HEIGHT", "(?:[0-9]{2,3}|1[0-9]{3}|20[012][0-9])px")
+    .replace("INSTEAD", f"(?:{re.escape(_MISSING)}|{_STILL})")
+)

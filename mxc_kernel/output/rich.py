@@ -17,7 +17,7 @@ from typing import Any
 
 from mxc_kernel.output import figures
 from mxc_kernel.output.figures import Library, no_library
-from mxc_kernel.output.frame import needs_frame
+from mxc_kernel.output.frame import needs_frame, still_image
 from mxc_kernel.output.markdown import sanitize_markdown
 from mxc_kernel.output.media import PICTURES, first_bytes
 from mxc_kernel.output.sanitize import (
@@ -28,7 +28,7 @@ from mxc_kernel.output.sanitize import (
 )
 from mxc_kernel.output.terminal import clean, visible_bidi
 
-__all__ = ["FRAME", "SAFE", "TEXT", "TRUSTED", "SafeBundle", "make_safe"]
+__all__ = ["FRAME", "SAFE", "TEXT", "TRUSTED", "SafeBundle", "make_safe", "note"]
 
 TEXT, SAFE, FRAME, TRUSTED = range(4)
 """The levels, equal to the policy's."""
@@ -102,21 +102,21 @@ def make_safe(
             continue
         render = _SHOWN_AS_TEXT.get(mime) if level < SAFE else _SAFE.get(mime)
         if render is None:
-            notes.append(_note(mime, *_why(mime, level)))
+            notes.append(note(mime, *_why(mime, level)))
             continue
         try:
             shown, value = render(mime, content if mime.endswith("json") else _text(content))
         except _RefusedError as error:
-            notes.append(_note(mime, str(error), error.level))
+            notes.append(note(mime, str(error), error.level))
             continue
         if shown not in data or mime == shown:
             data[shown] = value
         if level == SAFE and mime == "text/html" and _EMPTIED.search(_text(content)):
-            notes.append(_note("a part of text/html", "it needs scripts or frames", "frame"))
+            notes.append(note("a part of text/html", "it needs scripts or frames", "frame"))
     if given.get("isolated") or any(
         isinstance(item, Mapping) and item.get("isolated") for item in given.values()
     ):
-        notes.append(_note("isolated metadata", "would run in the page's own origin", "trusted"))
+        notes.append(note("isolated metadata", "would run in the page's own origin"))
     if not data and bundle:
         data["text/plain"] = "\n".join(notes) or "[nothing to show]"
     return SafeBundle(data, _metadata(given, data), tuple(notes))
@@ -146,7 +146,7 @@ def _draw(
         figure = figures.frame_html(html, library, still)
     if figure.html is not None:
         data["text/html"] = figure.html
-    notes.extend(_note(what, why, "trusted") for what, why in figure.notes)
+    notes.extend(note(what, why) for what, why in figure.notes)
     return figure.covered
 
 
@@ -157,7 +157,7 @@ def _still(bundle: Mapping[str, Any]) -> str:
             _, picture = _picture(mime, _text(bundle.get(mime)))
         except _RefusedError:
             continue
-        return f'<img alt="figure" src="data:{mime};base64,{"".join(picture.split())}">'
+        return still_image(mime, picture)
     return ""
 
 
@@ -258,7 +258,14 @@ def _why(mime: str, level: int) -> tuple[str, str]:
     return "it is not on the list of known harmless types", "trusted"
 
 
-def _note(what: str, why: str, level: str) -> str:
+def note(what: str, why: str, level: str = "trusted") -> str:
+    """Return the line that says what was left out, why, and at which level it is shown.
+
+    Args:
+        what: its name, which the child may have chosen.
+        why: the reason.
+        level: the lowest level that shows it.
+    """
     name = visible_bidi(what if len(what) <= _MAX_NAME else what[:_MAX_NAME] + "…")
     return f"[not shown: {name}: {why}; output level '{level}' shows it]"
 

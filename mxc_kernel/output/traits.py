@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from mxc_kernel.output.captured import safe_output
+from mxc_kernel.output.figures import Library, no_library
 from mxc_kernel.output.rich import MAX_HTML
 from mxc_kernel.output.sanitize import TooDeepError, disarm, sanitize_html
 from mxc_kernel.output.style import PROPERTIES, harmless_value
@@ -110,6 +111,7 @@ class Around:
         captures: what ``Output.msg_id`` may be.
         html: redacts HTML before it is sanitised.
         notes: gets one line for each thing that is left out.
+        library: where the libraries come from that draw figures at level 2.
     """
 
     level: int
@@ -117,6 +119,7 @@ class Around:
     captures: Collection[str | None]
     html: Callable[[str], str]
     notes: list[str]
+    library: Library = no_library
 
     def has(self, model_id: object, role: str) -> bool:
         """Whether an allowed model of a role lives under an id."""
@@ -310,7 +313,9 @@ def _outputs(value: Any, around: Around) -> list[dict[str, Any]]:
         raise RefusedError("it is not a list, or too long")
     shown = []
     for item in value:
-        output, notes = safe_output(item, around.level, lambda model: around.has(model, "view"))
+        output, notes = safe_output(
+            item, around.level, lambda model: around.has(model, "view"), around.library
+        )
         around.notes.extend(notes)
         if output is not None:
             shown.append(output)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mxc_kernel.output.media import PICTURES, begins_media
-from mxc_kernel.output.terminal import visible_bidi
+from mxc_kernel.output.rich import note
 from mxc_kernel.output.traits import (
     REFERENCE,
     RULES,
@@ -25,10 +25,9 @@ from mxc_kernel.output.traits import (
     one_of,
 )
 
-__all__ = ["State", "find_model", "note", "safe_state"]
+__all__ = ["State", "find_model", "safe_state"]
 
 _BASE, _CONTROLS, _OUTPUT = (f"@jupyter-widgets/{part}" for part in ("base", "controls", "output"))
-_MAX_NAME = 100
 
 _DOM = "_dom_classes:classes layout:layout tabbable:flag tooltip:text "
 _LABELLED = _DOM + "description:math description_allow_html:described disabled:flag style:style "
@@ -266,18 +265,6 @@ def _begins_well(model: Model, buffer: bytes, around: Around) -> bool:
         return True
     around.notes.append(note(f"{model.name} value", "it is not a known format"))
     return False
-
-
-def note(what: str, why: str, level: str = "trusted") -> str:
-    """Return the line that says what was left out, why, and at which level it is shown.
-
-    Args:
-        what: its name, which the child may have chosen.
-        why: the reason.
-        level: the lowest level that shows it.
-    """
-    name = visible_bidi(what if len(what) <= _MAX_NAME else what[:_MAX_NAME] + "…")
-    return f"[not shown: {name}: {why}; output level '{level}' shows it]"
 
 
 def _model(name: str, module: str, view: str | None, role: str, kinds: dict[str, str]) -> Model:

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxc_kernel.output.figures import draw
-from mxc_kernel.output.frame import DEFAULT_HEIGHT, POLICY, frame, needs_frame, pack
+from mxc_kernel.output.frame import (
+    DEFAULT_HEIGHT,
+    POLICY,
+    frame,
+    is_frame,
+    needs_frame,
+    pack,
+    still_image,
+)
 from mxc_kernel.output.rich import FRAME, SAFE, make_safe
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
@@ -102,6 +110,48 @@ def test_nothing_gets_out_of_the_attribute(html, height):
     markup = frame(html, height=height)
     assert [tag for tag, _ in Outline(markup).elements] == ["iframe", "div", "small"]
     assert opened(markup)[2].endswith(html)
+
+
+@given(st.text(max_size=200), st.integers(1, 99999), st.sampled_from(["image/png", "image/gif"]))
+def test_a_frame_that_comes_back_passes_as_it_is(html, height, mime):
+    """An Output widget holds what was drawn, and hands it back for a page that is opened again."""
+    for still in ("", still_image(mime, PNG)):
+        markup = frame(html, height=height, scripts=[library("x")], still=still)
+        assert is_frame(markup)
+        shown = make_safe({"text/html": markup}, {}, FRAME, library)
+        assert (shown.data, shown.notes) == ({"text/html": markup}, ())
+
+
+@pytest.mark.parametrize(
+    ("part", "instead"),
+    [
+        ('sandbox="allow-scripts"', 'sandbox="allow-scripts allow-same-origin"'),
+        (' sandbox="allow-scripts"', ""),
+        ("<iframe ", '<iframe onload="x" '),
+        ("sandbox=&quot;allow-scripts", "sandbox=&quot;allow-scripts allow-same-origin"),
+        ("; frame-src &#x27;none&#x27;", ""),
+        ("default-src &#x27;none&#x27;", "default-src *"),
+        ("default-src &amp;#x27;none&amp;#x27;", "default-src *"),
+        ("height:470px", "height:2100px"),
+        ("height:470px", "height:\u0664\u0664\u0664px"),
+        ("height:470px", "height:470px;position:fixed"),
+        ("border:0", "border:0;position:fixed"),
+        ("(&amp;#x27;", "(top[&amp;#x27;"),
+        ("data:image/png", "data:image/svg+xml"),
+        ("data:image/png;base64,", "https://example.org/"),
+        ('alt="figure"', 'alt="figure" onerror="x"'),
+        ("</iframe>", "<script>1</script></iframe>"),
+    ],
+)
+def test_what_only_looks_like_a_frame_is_put_into_one(part, instead):
+    markup = frame("<b>x</b>", height=450, still=still_image("image/png", PNG))
+    assert is_frame(markup)
+    assert part in markup
+    for forged in (markup.replace(part, instead, 1), f"{markup}{instead}", f"{instead}{markup}"):
+        assert not is_frame(forged) or forged == markup
+        shown = make_safe({"text/html": forged}, {}, FRAME, library).data["text/html"]
+        assert is_frame(shown)
+        assert forged == markup or opened(shown)[2].endswith(forged)
 
 
 @given(JSON, JSON, JSON)
@@ -256,6 +306,18 @@ def test_a_picture_stands_where_frames_are_not_shown():
 def test_heights_of_charts(content, height):
     shown = make_safe({VEGALITE: content}, {}, FRAME, library)
     assert f"height:{height}px" in shown.data["text/html"]
+
+
+def test_the_height_of_altairs_own_html():
+    chart = '<div id=vis></div><script>(function(spec){vegaEmbed("#vis",spec)})(%s, {});</script>'
+    for spec, height in (
+        ('{"config": {"view": {"continuousHeight": 300}}, "mark": "bar"}', 380),
+        ('{"vconcat": [{"height": 100}, {"height": 200}]}', 500),
+        ("{", DEFAULT_HEIGHT + 20),
+        ('{"layer": ' * 100_000, DEFAULT_HEIGHT + 20),
+    ):
+        shown = make_safe({"text/html": chart % spec}, {}, FRAME, library)
+        assert f"height:{height}px" in shown.data["text/html"]
 
 
 def test_heights_of_documents():

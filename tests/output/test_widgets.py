@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ipywidgets.widgets import widget as python_widgets
 
+from mxc_kernel.output.frame import is_frame, pack
 from mxc_kernel.output.sanitize import sanitize_html
 from mxc_kernel.output.traits import Around, Model
 from mxc_kernel.output.widgets import _MODELS, State, find_model, safe_state
@@ -368,6 +369,25 @@ def test_outputs_in_a_state_are_judged_like_displays() -> None:
         {"output_type": "display_data", "data": {"text/plain": "2"}, "metadata": {}},
     ]
     assert any("application/javascript" in note for note in context.notes)
+
+
+def test_a_figure_in_a_state_is_drawn_and_comes_back_as_it_is() -> None:
+    plotly = "application/vnd.plotly.v1+json"
+    data = {plotly: {"data": [{"y": [1, 2]}]}, "text/plain": "Figure"}
+    output = {"output_type": "display_data", "metadata": {}, "data": data}
+
+    def outputs(given: dict[str, Any], level: int) -> tuple[list[Any], list[str]]:
+        context = around(level)
+        context.library = lambda name: pack(name)
+        return shown("OutputModel", context, outputs=[given])["outputs"], context.notes
+
+    (drawn,), notes = outputs(output, FRAME)
+    assert is_frame(drawn["data"]["text/html"])
+    assert notes == []
+    assert outputs(drawn, FRAME) == ([drawn], [])
+    (left,), notes = outputs(drawn, SAFE)
+    assert left["data"] == {"text/plain": "Figure"}
+    assert any("output level 'frame' shows it" in note for note in notes)
 
 
 # --- anything -----------------------------------------------------------------------------------
