@@ -332,8 +332,9 @@ def _why_no_files(ceiling: Ceiling) -> list[Block]:
     empty = [layer.source for layer in ceiling.layers if not layer.policy.filesystem]
     if not empty:
         return [Paragraph(("The ceiling's files have no path in common, so none is granted.",))]
-    files = [part for source in empty for part in (", ", Code(source))][1:]
-    return [Paragraph(("No path can be granted: none is listed under [filesystem] in ", *files))]
+    files = [part for source in empty for part in (" and in ", Code(source))][1:]
+    key = Code("[filesystem]")
+    return [Paragraph(("No path can be granted: none is listed under ", key, " in ", *files, "."))]
 
 
 def _access_table(filesystem: Filesystem) -> Block:
