@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 __all__ = ["KERNEL", "STOCK", "JupyterLab", "Notebook", "code_cell", "new_page", "start_browser"]
 
-TIMEOUT = 180.0  # seconds; generous, a busy machine is not a failure
+TIMEOUT = 300.0  # seconds; generous, a busy machine is not a failure
 KERNEL = "mxc-python"
 STOCK = "python3"  # plain ipykernel, in the same environment
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -219,9 +219,14 @@ def start_browser() -> Iterator[Browser]:
             browser.close()
 
 
-def new_page(browser: Browser) -> Page:
-    """Open a page with cookies of its own."""
-    page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, device_scale_factor=SCALE)
+def new_page(browser: Browser, scale: float = SCALE) -> Page:
+    """Open a page with cookies of its own.
+
+    Args:
+        browser: where.
+        scale: device pixels for each CSS pixel; few are drawn faster.
+    """
+    page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, device_scale_factor=scale)
     page.set_default_timeout(TIMEOUT * 1000)
     return page
 
@@ -264,9 +269,18 @@ class Notebook:
         """Return the text of a cell's outputs."""
         return "\n".join(self.cell(number).locator(".jp-OutputArea-output").all_inner_texts())
 
-    def command(self, name: str) -> None:
+    def command(self, name: str, **arguments: str) -> None:
         """Run one of the Lab's own commands and wait until it is done."""
-        self.page.evaluate("name => window.jupyterapp.commands.execute(name)", name)
+        self.page.evaluate(
+            "([name, given]) => window.jupyterapp.commands.execute(name, given)", [name, arguments]
+        )
+
+    def change_theme(self, theme: str) -> None:
+        """Change the page's theme to "Light" or "Dark", and wait until it is."""
+        self.command("apputils:change-theme", theme=f"JupyterLab {theme}")
+        self.page.wait_for_function(
+            "theme => document.body.dataset.jpThemeLight === String(theme === 'Light')", arg=theme
+        )
 
     def until_idle(self) -> None:
         """Wait until the kernel is idle and no cell is waiting for it."""

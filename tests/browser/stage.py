@@ -174,7 +174,7 @@ class Stage:
     def _play(self, path: str, attacks: Sequence[Attack], played: Played, expected: bool) -> None:
         cells = self._cells(attacks)
         self._lab.write_notebook(path, cells, kernel=self._kernel)
-        page = new_page(self._browser)
+        page = new_page(self._browser, scale=1)
         page.on("dialog", lambda dialog: dialog.accept())
         page.route(lambda url: not url.startswith("http://127.0.0.1:"), lambda it: it.abort())
         sources = {cell["id"]: cell["source"] for cell in cells}

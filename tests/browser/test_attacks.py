@@ -15,8 +15,9 @@ from tests.browser.attacks import ATTACKS
 from tests.browser.attacks.attack import EXECUTED, PHASES, RELOADED, Attack
 from tests.browser.stage import Played
 
-# The whole table is played within the first test of each level.
-pytestmark = pytest.mark.timeout(900)
+# The whole table is played within the first test of each level: in three to four minutes on two
+# quiet cores.
+pytestmark = pytest.mark.timeout(2400)
 Play = Callable[[str], Played]
 each = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 

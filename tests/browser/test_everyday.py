@@ -1,6 +1,7 @@
 """What people look at every day still looks right: pictures of it, for a person to see.
 
-They are written to ``build/pictures``; the tests only see to it that each shows what it should.
+They are written to ``build/pictures``; the tests only see to it that each shows what it should. In
+the dark theme each is taken a second time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from playwright.sync_api import Browser
 
 from tests.browser.lab import TIMEOUT, JupyterLab, Notebook, code_cell, new_page
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 PICTURES = Path(__file__).parents[2] / "build/pictures"
 
 _TABLE = 'import pandas\ntable = pandas.DataFrame({"city": ["Oslo", "Rome"], "rain": [763, 799]})\n'
@@ -121,3 +122,16 @@ def test_it_looks_right(number: int, notebook: Notebook) -> None:
         notebook.page.wait_for_timeout(50)  # lets the driver work; a condition is awaited
     PICTURES.mkdir(parents=True, exist_ok=True)
     cell.screenshot(path=PICTURES / f"{each.name}.png")
+
+
+def test_it_is_readable_in_a_dark_theme(notebook: Notebook) -> None:
+    """The kernel's own words, and what others leave to the theme, are light on dark there."""
+    notebook.change_theme("Dark")
+    for number, each in enumerate(EVERYDAY):
+        cell = notebook.cell(number)
+        cell.screenshot(path=PICTURES / f"{each.name}-dark.png")
+    for name in ("denial", "policy", "truncated"):
+        number = next(at for at, each in enumerate(EVERYDAY) if each.name == name)
+        words = notebook.cell(number).locator(".jp-RenderedHTMLCommon strong").first
+        colour = words.evaluate("it => getComputedStyle(it).color")
+        assert min(map(int, re.findall(r"\d+", colour)[:3])) > 180, colour

@@ -17,6 +17,7 @@ from mxc_kernel.output.frame import frame
 from tests.browser.lab import TIMEOUT, JupyterLab, Notebook, code_cell, new_page
 from tests.browser.witness import OtherHost
 
+pytestmark = pytest.mark.timeout(600)
 # As plotly 7.1, altair 6.3 and bokeh 3.9 show them in a notebook, and a bare specification.
 FIGURES = json.loads((Path(__file__).parents[1] / "data/figures.json").read_text("utf-8"))
 DRAWN = {
@@ -106,10 +107,7 @@ def test_a_figure_draws(lab: JupyterLab, page: Page, name: str, theme: str) -> N
     path = f"frame/{name}-{theme}.ipynb"
     lab.write_notebook(path, [code_cell(shows(*FIGURES[name]), "figure")])
     notebook = Notebook(page, lab.address(path))
-    page.evaluate(
-        "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})",
-        f"JupyterLab {theme.capitalize()}",
-    )
+    notebook.change_theme(theme.capitalize())
     text = notebook.run(0)
     assert "not shown" not in text
     until(page, lambda: any(finds(each, DRAWN[name]) for each in inner_frames(page)))
@@ -128,6 +126,36 @@ def test_a_figure_draws(lab: JupyterLab, page: Page, name: str, theme: str) -> N
     assert look[2]
     PICTURES.mkdir(parents=True, exist_ok=True)
     (PICTURES / f"frame-{name}-{theme}.png").write_bytes(notebook.picture(0))
+    notebook.shut_down()
+
+
+def test_a_figure_in_an_output_widget_draws(lab: JupyterLab, page: Page) -> None:
+    """What a cell shows in one, what is put into one, and both when the page is opened again."""
+    plotly = FIGURES["plotly"][0]
+    cells = [
+        code_cell(f"import ipywidgets\nout = ipywidgets.Output()\n{shows()}", "make"),
+        code_cell("out", "shown"),
+        code_cell(f"with out:\n    {shows(plotly).splitlines()[-1]}", "captured"),
+        code_cell(
+            "from IPython.display import display\n"
+            f"out.append_display_data(type('Figure', (), {{'_repr_mimebundle_': "
+            f"lambda *_a, **_k: json.loads({json.dumps(plotly)!r})}})())",
+            "appended",
+        ),
+    ]
+    lab.write_notebook("frame/output-widget.ipynb", cells)
+    notebook = Notebook(page, lab.address("frame/output-widget.ipynb"))
+    for number in range(len(cells)):
+        assert "not shown" not in notebook.run(number)
+
+    def drawn() -> int:
+        return sum(finds(each, DRAWN["plotly"]) for each in inner_frames(page))
+
+    until(page, lambda: drawn() == 2)
+    notebook.command("docmanager:save")
+    notebook = Notebook(page, lab.address("frame/output-widget.ipynb"))
+    until(page, lambda: drawn() == 2)
+    assert "not shown" not in notebook.output(1)
     notebook.shut_down()
 
 
