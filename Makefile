@@ -32,9 +32,10 @@ test: setup ## Run the whole test suite
 conformance: setup ## Run the tests of ipykernel, nbclient and papermill against this kernel
 	@$(python) -m tests.conformance
 
-soak: setup ## Run a session of 10,000 cells and twenty storms of requests; takes an hour
+soak: setup ## Run 10,000 cells, twenty storms of requests, 10,000 splits of each secret; over an hour
 	@MXC_KERNEL_CELLS=10000 MXC_KERNEL_STRESS=20 $(python) -m pytest -q \
 		tests/kernel/test_long_sessions.py tests/kernel/test_message_order.py
+	@MXC_KERNEL_SPLITS=10000 $(python) -m pytest -q tests/output/test_redaction.py -k random_splits
 
 lint: venv ## Check style (ruff) and types (mypy)
 	@$(bin)/ruff check --quiet .
