@@ -31,12 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TRUSTED_DIRECTORIES",
+    "SealedBinary",
     "VerifiedBinary",
     "bwrap_directory",
     "bwrap_version",
     "candidates",
     "installed_path",
+    "open_sealed",
     "open_verified",
+    "seal",
     "verify",
 ]
 
@@ -91,12 +94,61 @@ class VerifiedBinary:
         self.close()
 
 
+class SealedBinary:
+    """A copy that can no longer change and has not been checked yet. Nothing executes it.
+
+    Args:
+        fd: descriptor of the bytes, close-on-exec.
+        exec_path: what to execute once they are verified.
+        source: the file they were copied from.
+        sha256: the digest that they must have.
+    """
+
+    def __init__(self, fd: int, exec_path: str, source: str, sha256: str) -> None:
+        self._binary = VerifiedBinary(fd, exec_path, source, sha256)
+        try:
+            size = os.fstat(fd).st_size
+            self._data = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
+        except BaseException:
+            self._binary.close()
+            raise
+
+    def verified(self) -> VerifiedBinary:
+        """Return the executable, if it is the right one. Nearly all of it is one call that hashes.
+
+        Raises:
+            SandboxUntrustedBinaryError: it has another digest.
+        """
+        binary = self._binary
+        try:
+            found = hashlib.sha256(self._data).hexdigest()
+        except BaseException:
+            self.close()
+            raise
+        if found == binary.sha256:
+            self._unmap()
+            return binary
+        self.close()
+        raise SandboxUntrustedBinaryError(
+            f"{binary.source} is not the MXC {release.VERSION} executable: its SHA-256 is {found}, "
+            f"not {binary.sha256}",
+            remedy="Remove that file, then run `mxc-kernel setup` for the verified one.",
+        )
+
+    def close(self) -> None:
+        """Let go of the bytes."""
+        self._unmap()
+        self._binary.close()
+
+    def _unmap(self) -> None:
+        if not isinstance(self._data, bytes):
+            self._data.close()
+
+
 def open_verified(
     configured: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> VerifiedBinary:
     """Find the executable, and return it once its bytes are verified and cannot change.
-
-    The first file found decides: a wrong one is an error, not a reason to look further.
 
     Args:
         configured: path of the executable that the operator chose, if any.
@@ -106,10 +158,28 @@ def open_verified(
         SandboxUnavailableError: no executable was found.
         SandboxUntrustedBinaryError: one was found that is not the pinned one.
     """
+    return open_sealed(configured, environ).verified()
+
+
+def open_sealed(
+    configured: str | None = None, environ: Mapping[str, str] = os.environ
+) -> SealedBinary:
+    """Find the executable, and return its bytes once they cannot change.
+
+    The first file found decides: a wrong one is an error, not a reason to look further.
+
+    Args:
+        configured: path of the executable that the operator chose, if any.
+        environ: where ``MXC_BIN_DIR``, ``HOME`` and the like are looked up.
+
+    Raises:
+        SandboxUnavailableError: no executable was found.
+        SandboxUntrustedBinaryError: what was found is not a regular file.
+    """
     executable = release.for_this_machine()
     looked_in: list[str] = []
     for path in candidates(executable, configured, environ):
-        binary = verify(path, executable.sha256)
+        binary = seal(path, executable.sha256)
         if binary is not None:
             return binary
         looked_in.append(path)
@@ -179,6 +249,21 @@ def verify(path: str, sha256: str) -> VerifiedBinary | None:
         SandboxUntrustedBinaryError: it is not a regular file, or has another digest.
         SandboxUnavailableError: it cannot be read or copied.
     """
+    sealed = seal(path, sha256)
+    return sealed.verified() if sealed is not None else None
+
+
+def seal(path: str, sha256: str) -> SealedBinary | None:
+    """Return the file's bytes, fixed; None if there is no such file.
+
+    Args:
+        path: the file. Folders on the way may be links; the file itself may not.
+        sha256: the digest that its bytes must have.
+
+    Raises:
+        SandboxUntrustedBinaryError: it is not a regular file.
+        SandboxUnavailableError: it cannot be read or copied.
+    """
     release.checked_digest(sha256)
     source = _open_regular(path)
     if source is None:
@@ -192,20 +277,7 @@ def verify(path: str, sha256: str) -> VerifiedBinary | None:
         ) from None
     finally:
         os.close(source)
-    binary = VerifiedBinary(fd, exec_path, path, sha256)
-    try:
-        found = _digest(fd)
-    except BaseException:
-        binary.close()
-        raise
-    if found != sha256:
-        binary.close()
-        raise SandboxUntrustedBinaryError(
-            f"{path} is not the MXC {release.VERSION} executable: its SHA-256 is {found}, "
-            f"not {sha256}",
-            remedy="Remove that file, then run `mxc-kernel setup` for the verified one.",
-        )
-    return binary
+    return SealedBinary(fd, exec_path, path, sha256)
 
 
 def _open_regular(path: str) -> int | None:
@@ -284,14 +356,6 @@ def _private_copy(source: int, path: str) -> tuple[int, str]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return fd, copy
-
-
-def _digest(fd: int) -> str:
-    size = os.fstat(fd).st_size
-    if not size:
-        return hashlib.sha256().hexdigest()
-    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
-        return hashlib.sha256(data).hexdigest()
 
 
 def bwrap_directory(
