@@ -26,6 +26,7 @@ BUILT_IN: tuple[Rule, ...] = (*VENDORS, *FORMATS)
 
 Value = TypeVar("Value")
 
+_NAMES, _NAME = 1000, 64  # how many are remembered, of how many characters
 _SMALL = 256 << 10  # bytes scanned before the larger automaton is worth its making
 _ANCHOR = 8  # characters of an exact secret in the automaton: it stays small, the rest is compared
 
@@ -84,6 +85,7 @@ class Rules:
             self._patterns, implementation=Implementation.ContiguousNFA
         ).find_matches_as_indexes
         self._left = _SMALL
+        self._clean: set[str] = set()
 
     def take_over(self, other: Rules) -> None:
         """Look for what other rules look for from now on, wherever these are in use.
@@ -121,6 +123,21 @@ class Rules:
             if hit[0] >= special:
                 return None
         return hits if len(data) == len(text) else _in_characters(data, hits)
+
+    def is_clean(self, name: str) -> bool:
+        """Whether nothing in a short text could be part of a secret or of what labels one.
+
+        Remembered for the names that the same few kinds of messages have again and again.
+        """
+        if name in self._clean:
+            return True
+        try:
+            clean = self.scan(name) == []
+        except UnicodeEncodeError:
+            return False
+        if clean and len(self._clean) < _NAMES and len(name) <= _NAME:
+            self._clean.add(name)
+        return clean
 
     def judge(
         self, text: str, hits: Iterable[tuple[int, int, int]], skip: int = 0

@@ -59,10 +59,13 @@ def _leaf(value: Any, rules: Rules, counts: Counter[str], depth: int) -> Any:
     if isinstance(value, dict):
         result: dict[str, Any] = {}
         for key, item in value.items():
-            shown = key if not isinstance(key, str) else _counted(key, rules, counts)
+            if not isinstance(key, str) or (key not in result and rules.is_clean(key)):
+                result[key] = _leaf(item, rules, counts, depth - 1)
+                continue
+            shown = _counted(key, rules, counts)
             while shown in result:
                 shown += "'"
-            if isinstance(item, str) and isinstance(key, str):
+            if isinstance(item, str):
                 result[shown] = _labelled(key, item, rules, counts)
             else:
                 result[shown] = _leaf(item, rules, counts, depth - 1)

@@ -36,6 +36,13 @@ def test_a_key_labels_its_value():
     assert counts == {"aws-secret-key": 1}
 
 
+@given(st.lists(st.sampled_from([TOKEN, "text", "aws_secret_access_key", "\x1b[1m", "\ud800"])))
+def test_names_that_were_met_before_change_nothing(names):
+    content = [{name: "a1B2" * 10, f"{name}x": {name: name}} for name in names]
+    fresh = [redact_json(item, Rules({"host-secret": [SECRET]}))[0] for item in content]
+    assert redact_json(content, RULES)[0] == fresh
+
+
 def test_deep_json_is_replaced_not_followed():
     content: object = TOKEN
     for _ in range(MAX_DEPTH + 50):
