@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--path", metavar="FILE", help="somewhere else")
 
     _add_ceiling(commands)
+    _add_audit(commands)
     return parser
 
 
@@ -102,6 +103,14 @@ def _add_ceiling(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     explain = _add(questions, "explain", _ceiling_explain, "which layer decides about a path")
     explain.add_argument("path", metavar="PATH")
     _add(questions, "schema", _ceiling_schema, "the JSON Schema of a ceiling file")
+
+
+def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from mxc_kernel.audit.command import add
+
+    audit = commands.add_parser("audit", help="show or check what ran, under which policy")
+    below = audit.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add(lambda name, run, summary: _add(below, name, run, summary))
 
 
 def _add(

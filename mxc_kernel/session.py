@@ -420,6 +420,7 @@ class Session:
             denials=tuple(self._denials),
             sandbox_readonly=self._starter.readonly,
             scratch=SCRATCH,
+            audit=lambda: self.journal.cells(),
             sandbox=lambda: self._starter.facts(self._child, self._spare.child, ceiling.settings),
         )
 

@@ -85,6 +85,8 @@ class Begun(NamedTuple):
         started: when, on the monotonic clock.
         used: what its sandbox had used by then.
         sandbox: where it runs.
+        clock: when, in nanoseconds since the epoch.
+        pending: the record's fields.
     """
 
     session: str
@@ -93,6 +95,8 @@ class Begun(NamedTuple):
     started: float
     used: Usage
     sandbox: Sandbox
+    clock: int
+    pending: Mapping[str, Any]
 
     def usage(self) -> dict[str, Any]:
         """Return what it has used up to now: seconds of wall and processor time, peak bytes."""

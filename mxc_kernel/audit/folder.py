@@ -69,6 +69,6 @@ def private(path: str) -> None:
 def refusal(error: OSError, path: str) -> AuditError:
     """Return the error for a trail that cannot be written."""
     return AuditError(
-        f"the audit trail cannot be written ({error.strerror or error}), so the cell was not run",
+        f"the audit trail cannot be written ({error.strerror or error}); no cell runs without it",
         remedy=f"Make room, or make {path} writable for you; then run the cell again.",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -95,28 +96,24 @@ class Index:
             os.unlink(f"{self._folder}/live/{session}")
         return end
 
-    def remove(self, before: str) -> int:
-        """Delete the trails of sessions that were last written before a time.
+    def remove(self, age: float) -> Head | None:
+        """Delete the trails of ended sessions that were last written so many seconds ago.
 
-        Args:
-            before: ISO 8601, as `now` gives it.
+        The index says of each that it was removed, and when.
 
         Returns:
-            How many there were. The index says of each that it was removed, and when.
+            The index's head, if there were any.
+
+        Raises:
+            OSError: the index cannot be written.
         """
-        removed = 0
+        head = None
         with self._opened() as index:
-            for session in self._old(before):
-                paths = parts(self._folder, session)
-                with open(paths[-1], "rb") as file:
-                    last = ending(file.fileno(), self._chain)
-                self._add(
-                    index, "removed", session, records=last.head.length, head=last.head.digest
-                )
-                for path in reversed(paths):
+            for session in self._older(time.time() - age):
+                head = self._add(index, "removed", session)
+                for path in reversed(parts(self._folder, session)):
                     os.unlink(path)
-                removed += 1
-        return removed
+        return head
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -222,8 +219,8 @@ class Index:
         fields = {"time": now(), "event": event, **named, "chain": self._chain.name, **more}
         return index.append(fields)
 
-    def _old(self, before: str) -> list[str]:
-        limit = datetime.fromisoformat(before).timestamp()
+    def _older(self, limit: float) -> list[str]:
+        """Return the ended sessions whose last file is older than a time since the epoch."""
         live = set(os.listdir(f"{self._folder}/live"))
         sessions = {name.partition(".")[0] for name in os.listdir(f"{self._folder}/sessions")}
         return [

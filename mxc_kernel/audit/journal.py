@@ -6,6 +6,7 @@ and marked as its word. The shapes of the records are in :mod:`mxc_kernel.audit.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -13,17 +14,24 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxc_kernel import __version__
 from mxc_kernel.audit import folder as folders
+from mxc_kernel.audit.anchoring import Anchoring, Failure
+from mxc_kernel.audit.anchors import anchor
 from mxc_kernel.audit.chain import Chain, read_key
 from mxc_kernel.audit.facts import Begun, Outcome, Sandbox, Source, Under
+from mxc_kernel.audit.index import now
 from mxc_kernel.audit.labels import Labels, salt
 from mxc_kernel.audit.policies import Policies
 from mxc_kernel.audit.trail import Trail
 from mxc_kernel.errors import AuditError, MxcKernelError
 from mxc_kernel.policy import Audit, Ceiling, Policy, Request
+
+if TYPE_CHECKING:
+    from mxc_kernel.audit.reading import AuditedCell
+    from mxc_kernel.audit.telemetry import Telemetry
 
 __all__ = ["RUN_VARIABLE", "Journal"]
 
@@ -78,6 +86,10 @@ class Journal:
         self._owed: list[tuple[str, dict[str, Any]]] = []
         self._told: set[str] = set()
         self._closed = False
+        self._anchoring: Anchoring | None = None
+        self._anchor_due = False
+        self._unanchored: set[str] = set()
+        self._telemetry: Telemetry | None = None
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -100,9 +112,16 @@ class Journal:
             except OSError as error:
                 raise folders.refusal(error, folders.audit_folder(self._environ)) from error
             chain = Chain(read_key(settings.key) if settings.key else None)
-            self._trail = Trail(
-                folder, chain, self._first(), fsync=settings.fsync, rotate=settings.rotate
-            )
+            first = self._first()
+            self._trail = Trail(folder, chain, first, fsync=settings.fsync, rotate=settings.rotate)
+            self._anchoring = Anchoring(settings)
+            self._anchor()
+            if settings.retention is not None:
+                self._trail.remove_older(settings.retention)
+            if settings.otel is not None:
+                self._telemetry = _telemetry(
+                    settings.otel, {"session": self._trail.session, **first}
+                )
         return self._trail
 
     def close(self) -> None:
@@ -118,6 +137,29 @@ class Journal:
             self._trail.close()
         except AuditError as error:
             log.warning("%s", error)
+        self._anchor()
+        self._anchor_failed(self._anchoring.close() if self._anchoring is not None else [])
+        if self._telemetry is not None:
+            self._telemetry.close()
+
+    def cells(self) -> tuple[str | None, list[AuditedCell]]:
+        """Return the trail's name, and its cells so far.
+
+        Raises:
+            AuditError: it cannot be read.
+        """
+        from mxc_kernel.audit.reading import Wanted, cells
+
+        if self._trail is None:
+            return None, []
+        folder = folders.audit_folder(self._environ)
+        try:
+            return self._trail.session, list(cells(folder, Wanted(self._trail.session)))
+        except OSError as error:
+            raise AuditError(
+                f"the audit trail cannot be read: {error.strerror}",
+                remedy=f"Look at {folder}, or run `mxc-kernel audit verify`.",
+            ) from error
 
     # --- sandboxes ------------------------------------------------------------------------------
 
@@ -186,27 +228,35 @@ class Journal:
             "clamped": self._policy(under.clamped),
             "effective": self._policy(under.sandbox.policy),
         }
-        record = self._append(
-            "pending",
-            {
-                **self._cell(source),
-                "ceiling": ceiling,
-                "policy": policy,
-                "grants": self._grants(under.sandbox.policy),
-                "sandbox": {
-                    "number": self._sandboxes[id(under.sandbox.launched)][1],
-                    "throwaway": under.throwaway,
-                    "attested": len(under.sandbox.attested),
-                    **_executable(under.sandbox),
-                },
-                "limits": under.clamped.limits.plain(),
-                **self._changes(),
+        fields = {
+            **self._cell(source),
+            "ceiling": ceiling,
+            "policy": policy,
+            "grants": self._grants(under.sandbox.policy),
+            "sandbox": {
+                "number": self._sandboxes[id(under.sandbox.launched)][1],
+                "throwaway": under.throwaway,
+                "attested": len(under.sandbox.attested),
+                **_executable(under.sandbox),
             },
-        )
+            "limits": under.clamped.limits.plain(),
+            **self._changed(),
+        }
+        record = self._append("pending", fields)
+        self._relaunches, self._state = 0, None
         self._cells += 1
         trail = self.open()
-        used = under.sandbox.usage()
-        return Begun(trail.session, record, self._cells, time.monotonic(), used, under.sandbox)
+        used, clock = under.sandbox.usage(), time.time_ns()
+        return Begun(
+            trail.session,
+            record,
+            self._cells,
+            time.monotonic(),
+            used,
+            under.sandbox,
+            clock,
+            fields,
+        )
 
     def finish(self, begun: Begun, outcome: Outcome) -> None:
         """Write a cell's finished record.
@@ -230,8 +280,11 @@ class Journal:
             "dropped": _counts(dropped),
             "denials": self._denials(outcome.evidence),
             "inputs": outcome.inputs,
-            **self._changes(),
+            **self._changed(),
         }
+        self._relaunches, self._state = 0, None
+        if self._telemetry is not None:
+            self._telemetry.put((begun.clock, time.time_ns(), begun.pending, fields))
         try:
             self._append("finished", fields)
         except AuditError as error:
@@ -311,7 +364,39 @@ class Journal:
     def _write(self, kind: str, fields: dict[str, Any]) -> int:
         trail, settings = self.open(), self._settings
         trail.fsync, trail.rotate = settings.fsync, settings.rotate
-        return trail.append(kind, fields)
+        number = trail.append(kind, fields)
+        self._anchor_later(settings.anchor_every)
+        return number
+
+    def _anchor_later(self, delay: float) -> None:
+        """Have the trail anchored in a while, with what is written until then."""
+        if self._anchoring is None or not self._anchoring.wanted or self._anchor_due:
+            return
+        import asyncio
+
+        with contextlib.suppress(RuntimeError):  # no loop runs: a test, or the very end
+            asyncio.get_running_loop().call_later(delay, self._anchor)
+            self._anchor_due = True
+
+    def _anchor(self) -> None:
+        self._anchor_due = False
+        trail, anchoring = self._trail, self._anchoring
+        if trail is None or anchoring is None or not anchoring.wanted:
+            return
+        failures = anchoring.put(anchor(now(), trail.session, trail.head, trail.index))
+        self._anchor_failed(failures)
+
+    def _anchor_failed(self, failures: list[Failure]) -> None:
+        """Tell that an anchor could not be put. The cells go on; the trail says so, once."""
+        for where, why in failures:
+            log.warning("the audit trail could not be anchored (%s): %s", where, why)
+            if not self._closed and where not in self._unanchored:
+                self._unanchored.add(where)
+                # Not anchored by itself: that would fail again, and for ever.
+                due, self._anchor_due = self._anchor_due, True
+                with contextlib.suppress(AuditError):
+                    self._append("anchor", {"to": where, "why": _plain(why)[:_TEXT]})
+                self._anchor_due = due
 
     def _first(self) -> dict[str, Any]:
         name = self._environ.get("JPY_SESSION_NAME")
@@ -362,10 +447,8 @@ class Journal:
             "code": code,
         }
 
-    def _changes(self) -> dict[str, Any]:
-        changes = {"relaunches": self._relaunches, "state": self._state}
-        self._relaunches, self._state = 0, None
-        return changes
+    def _changed(self) -> dict[str, Any]:
+        return {"relaunches": self._relaunches, "state": self._state}
 
     def _policy(self, policy: Policy) -> str:
         """Return a policy's hash; what it says is recorded where it is met for the first time."""
@@ -411,6 +494,17 @@ class Journal:
                 }
             )
         return kept
+
+
+def _telemetry(endpoint: str, session: Mapping[str, Any]) -> Telemetry:
+    from mxc_kernel.audit.telemetry import Exporter, Telemetry
+
+    def make() -> Exporter:
+        from mxc_kernel.audit.otlp import otlp
+
+        return otlp(endpoint, session)
+
+    return Telemetry(make)
 
 
 def _executable(sandbox: Sandbox) -> dict[str, str]:

@@ -9,7 +9,7 @@ import os
 from mxc_kernel.audit import locking
 from mxc_kernel.audit.lines import create
 
-__all__ = ["Labels", "salt"]
+__all__ = ["Labels", "mark", "salt"]
 
 _SALT = 32  # bytes
 
@@ -23,17 +23,14 @@ def salt(folder: str) -> bytes:
     Raises:
         OSError: it can be neither read nor made.
     """
+    if (found := _salt_of(folder)) is not None:
+        return found
     path = f"{folder}/salt"
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        found = file.read()
-        if len(found) == _SALT:
-            return found
     with locking.held(f"{folder}/lock"):
-        with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-            found = file.read()
-            if len(found) == _SALT:
-                return found
-            os.unlink(path)
+        if (found := _salt_of(folder)) is not None:
+            return found
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # it was not finished
         fd = create(path)
         try:
             made = os.urandom(_SALT)
@@ -41,6 +38,29 @@ def salt(folder: str) -> bytes:
         finally:
             os.close(fd)
     return made
+
+
+def mark(folder: str, path: str) -> str | None:
+    """Return what every label of a path ends with in an audit folder, such as ``#4c6f1a90be21``.
+
+    Args:
+        folder: the audit folder.
+        path: an absolute path.
+
+    Returns:
+        It; None where no label was ever made.
+    """
+    found = _salt_of(folder)
+    return None if found is None else Labels(found, {})(path)
+
+
+def _salt_of(folder: str) -> bytes | None:
+    try:
+        with open(f"{folder}/salt", "rb") as file:
+            found = file.read()
+    except FileNotFoundError:
+        return None
+    return found if len(found) == _SALT else None
 
 
 class Labels:

@@ -22,7 +22,7 @@ Time = Annotated[
         pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
     ),
 ]
-SessionName = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$")]
+SessionName = Annotated[str, StringConstraints(pattern=r"^[0-9]{8}T[0-9]{9}Z-[0-9a-f]{8}$")]
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
 Word = Annotated[str, StringConstraints(max_length=200)]
 Count = Annotated[int, Field(ge=0)]
@@ -323,12 +323,11 @@ class RoadsRecord(_Record):
 
 
 class AnchorRecord(_Record):
-    """An attempt to keep the head of the trail outside of it."""
+    """The head of the trail could not be put outside of it, where the operator wants it."""
 
     kind: Literal["anchor"]
     to: Literal["file", "command"]
-    ok: bool
-    why: Word | None
+    why: Word
 
 
 class EndRecord(_Record):
@@ -401,7 +400,7 @@ class SealedEntry(_Entry, HeadState):
     """Whether it was made with a key that whoever sealed it does not have."""
 
 
-class RemovedEntry(_Entry, HeadState):
+class RemovedEntry(_Entry):
     """A session whose records were deleted, by the operator's retention."""
 
     event: Literal["removed"]

@@ -45,8 +45,9 @@ class Trail:
         fsync: bool = False,
         rotate: int = 16 << 20,
     ) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self.session = f"{stamp}-{secrets.token_hex(4)}"
+        seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
+        self.session = f"{stamp}{milliseconds:03d}Z-{secrets.token_hex(4)}"
         self.rotate = rotate
         self._folder = folder
         self._part = 1
@@ -98,6 +99,17 @@ class Trail:
             if self._lines.size >= self.rotate:
                 self._begin_part()
             return self._lines.append(self._fields(kind, fields)).length - 1
+        except OSError as error:
+            raise refusal(error, self._folder) from error
+
+    def remove_older(self, age: float) -> None:
+        """Delete the trails of ended sessions that were last written so many seconds ago.
+
+        Raises:
+            AuditError: the index cannot be written.
+        """
+        try:
+            self.index = self._index.remove(age) or self.index
         except OSError as error:
             raise refusal(error, self._folder) from error
 

@@ -5,6 +5,7 @@ Reads only. What this proves, and what it cannot, is in docs/audit.md.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ from mxc_kernel.audit.walk import BrokenChainError, Walk
 
 __all__ = ["Finding", "Report", "verify"]
 
-_SESSION = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{8})((?:\.[0-9]+)?)\.jsonl")
+_SESSION = re.compile(r"([0-9]{8}T[0-9]{9}Z-[0-9a-f]{8})((?:\.[0-9]+)?)\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class _Check:
         self._plain, self._keyed = Chain(), Chain(key) if key is not None else None
         self._anchors = anchors
         self._report = Report()
+        self._lost_index = False
 
     def run(self) -> Report:
         report = self._report
@@ -124,9 +126,11 @@ class _Check:
         for name in sorted(live.keys() - sessions.keys()):
             if not live[name].writing:  # else it begins just now
                 report.broken(name, "the index does not know it")
-        for name in sorted(os.listdir(f"{self._folder}/sessions")):
+        for name in self._names("sessions"):
             match = _SESSION.fullmatch(name)
             of = match[1] if match else ""
+            if self._lost_index:
+                break  # nobody knows what belongs to it
             if of not in sessions and not (of in live and live[of].writing):
                 report.broken(name, "the index does not know this file")
             elif match and name not in {part(of, n) for n in range(1, 1 + self._parts(of))}:
@@ -151,7 +155,7 @@ class _Check:
 
     def _live(self) -> dict[str, _Live]:
         found = {}
-        for name in sorted(os.listdir(f"{self._folder}/live")):
+        for name in self._names("live"):
             path = f"{self._folder}/live/{name}"
             try:
                 fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
@@ -162,6 +166,11 @@ class _Check:
             finally:
                 os.close(fd)
         return found
+
+    def _names(self, below: str) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return sorted(os.listdir(f"{self._folder}/{below}"))
+        return []
 
     def _parts(self, session: str) -> int:
         return len(parts(self._folder, session))
@@ -182,6 +191,7 @@ class _Check:
                 self._enter(entry, sessions)
         except BrokenChainError as broken:
             report.broken(kept.INDEX, str(broken))
+            self._lost_index = True
             return sessions
         report.head = walk.head
         # Other kernels may have written more since the head was read.
@@ -207,9 +217,10 @@ class _Check:
             report.broken(name, "it ends in the index before it begins")
         elif session.removed or (session.end is not None and event != "removed"):
             report.broken(name, "it ends twice in the index")
+        elif event == "removed":
+            session.removed = True
         else:
             session.end = Head(entry["records"], entry["head"])
-            session.removed = event == "removed"
             if event == "sealed":
                 self._sealed(entry)
 

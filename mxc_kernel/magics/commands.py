@@ -16,7 +16,7 @@ from mxc_kernel.hostfiles import exists_unlinked
 from mxc_kernel.magics.grants import declare
 from mxc_kernel.magics.limits import limits_named
 from mxc_kernel.magics.outcome import Action, MagicContext, Outcome
-from mxc_kernel.magics.usage import UsageError
+from mxc_kernel.magics.usage import UsageError, count
 from mxc_kernel.policy import Access, HtmlLevel, Network, NetworkMode, Policy, canonical
 from mxc_kernel.views import (
     ceiling_view,
@@ -26,6 +26,7 @@ from mxc_kernel.views import (
 )
 
 __all__ = [
+    "audit",
     "checkpoint",
     "denials",
     "policy",
@@ -33,6 +34,9 @@ __all__ = [
     "sandbox",
     "show_ceiling",
 ]
+
+
+_AUDITED = 20  # cells that %audit shows if nothing is said
 
 
 def show_ceiling(given: Mapping[str, Any], outcome: Outcome, context: MagicContext) -> Outcome:
@@ -87,6 +91,21 @@ def denials(_given: Mapping[str, Any], outcome: Outcome, context: MagicContext) 
             exists=exists_unlinked,
         )
     )
+
+
+def audit(given: Mapping[str, Any], outcome: Outcome, context: MagicContext) -> Outcome:
+    """Show this session's cells as the audit has them."""
+    from mxc_kernel.audit.view import audit_view
+
+    if context.audit is None:
+        raise SandboxPolicyError(
+            "no audit is kept here.", remedy="Use mxc-kernel audit show in a terminal."
+        )
+    session, cells = context.audit()
+    if given["denials"]:
+        cells = [cell for cell in cells if cell.denials or cell.status == "refused"]
+    last = count(given["last"]) if given["last"] else _AUDITED
+    return outcome.show(audit_view(cells[-last:], session))
 
 
 def sandbox(given: Mapping[str, Any], outcome: Outcome, context: MagicContext) -> Outcome:

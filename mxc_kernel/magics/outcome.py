@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mxc_kernel.policy import Ceiling, Policy, Request
 from mxc_kernel.views import View
+
+if TYPE_CHECKING:
+    from mxc_kernel.audit.reading import AuditedCell
 
 __all__ = ["Action", "MagicContext", "Outcome", "SandboxFacts", "Step", "Throwaway"]
 
@@ -65,6 +68,7 @@ class MagicContext:
         sandbox_readonly: folders of the sandbox itself, such as the interpreter's.
         scratch: the sandbox's scratch folder.
         sandbox: gives the facts about the running sandbox.
+        audit: gives the cells of this session as the audit has them, and the session's name.
     """
 
     ceiling: Ceiling
@@ -75,6 +79,7 @@ class MagicContext:
     sandbox_readonly: tuple[str, ...] = ()
     scratch: str | None = None
     sandbox: Callable[[], SandboxFacts] | None = None
+    audit: Callable[[], tuple[str | None, Sequence[AuditedCell]]] | None = None
 
 
 @dataclass(frozen=True)

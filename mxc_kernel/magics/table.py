@@ -208,6 +208,17 @@ MAGICS: dict[str, Magic] = {
             "Show what cells reported as blocked so far, and the lines that would allow it.",
             Form(commands.denials),
         ),
+        Magic(
+            "audit",
+            "Show what the audit trail says of this session's cells so far.",
+            Form(
+                commands.audit,
+                (
+                    Argument("--last", "how many cells, 20 if left out", "COUNT"),
+                    Argument("--denials", "only those in which something was blocked"),
+                ),
+            ),
+        ),
     )
 }
 

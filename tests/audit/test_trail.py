@@ -142,7 +142,7 @@ def test_an_end_that_could_not_be_written_is_written_before_anything_else(tmp_pa
     with _Limit(path.stat().st_size):
         with pytest.raises(AuditError, match="has run"):
             made.finish(begun, outcome())
-        with pytest.raises(AuditError, match="not run"):
+        with pytest.raises(AuditError, match="no cell runs without it"):
             made.begin(Source("y"), under("/data"))
     made.begin(Source("z"), under("/data"))
     kinds = [(r["kind"], r.get("pending")) for r in records(tmp_path, made.session)]

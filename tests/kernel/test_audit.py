@@ -172,6 +172,20 @@ def test_no_secret_and_no_environment_is_in_the_trail(
     assert "octarine" not in text
 
 
+def test_audit_shows_this_sessions_cells(kernel: Kernel, folders: Folders) -> None:
+    kernel.run("x = 1")
+    kernel.run(f"open({str(folders.outside / 'private.txt')!r})")
+    session = kernel.run("pass").reply["metadata"]["mxc"]["audit"]["session"]
+    shown = kernel.run("%audit").shown
+    assert session in shown
+    assert shown.count("  ok  ") == 2
+    assert "error: FileNotFoundError" in shown
+    shown = kernel.run("%audit --denials --last 1").shown
+    assert "  ok  " not in shown
+    assert "FileNotFoundError" in shown
+    assert kernel.run("%audit --last none").error.startswith("SandboxPolicyError")
+
+
 def test_redactions_are_counted_by_rule(start: Start, ceiling: Path, state: State) -> None:
     kernel = start(ceiling, env={**state.env, "SERVICE_PASSWORD": SECRET})
     reply = kernel.run(f"print({SECRET!r})").reply["metadata"]["mxc"]
