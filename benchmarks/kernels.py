@@ -66,7 +66,8 @@ def ours(host: str, child: str, ceiling: str, *, spare: bool = False) -> Contend
     return Contender(
         "mxc-kernel with a spare" if spare else "mxc-kernel",
         (host, *command, "--python", child, "-f"),
-        {"MXC_KERNEL_CEILING": ceiling},
+        # The trail beside the ceiling: not in that of whoever measures.
+        {"MXC_KERNEL_CEILING": ceiling, "XDG_STATE_HOME": os.path.dirname(ceiling)},
         sandboxed=True,
         spare=spare,
     )

@@ -102,6 +102,7 @@ def environment(root: Path, *, ours: bool) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": f"{root}/tmp",
         "XDG_CONFIG_HOME": f"{root}/config",
+        "XDG_STATE_HOME": f"{root}/state",
         "IPYTHONDIR": f"{root}/ipython",
         "MXC_KERNEL_CEILING": f"{root}/ceiling.toml",
     }
