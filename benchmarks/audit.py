@@ -53,7 +53,7 @@ def measure(cells: int) -> Iterator[Sequence[object]]:
 async def _session(folder: str, cells: int) -> tuple[list[float], int]:
     session = Session(notebook_dir=folder)
     rules = operators_rules(os.environ, Redaction())
-    session.journal.redact = lambda text: redact(text, rules)[0]
+    session.journal.redact_with(lambda text: redact(text, rules)[0])
     session.start()
     session.attach(asyncio.get_running_loop())
     try:

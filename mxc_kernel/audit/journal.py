@@ -7,44 +7,32 @@ and marked as its word. The shapes of the records are in :mod:`mxc_kernel.audit.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mxc_kernel import __version__
 from mxc_kernel.audit import folder as folders
-from mxc_kernel.audit.anchoring import Anchoring, Failure
-from mxc_kernel.audit.anchors import anchor
+from mxc_kernel.audit.anchoring import Failure
 from mxc_kernel.audit.chain import Chain, read_key
 from mxc_kernel.audit.facts import Begun, Outcome, Sandbox, Source, Under
-from mxc_kernel.audit.index import now
 from mxc_kernel.audit.labels import Labels, salt
+from mxc_kernel.audit.outlets import Outlets
 from mxc_kernel.audit.policies import Policies
 from mxc_kernel.audit.trail import Trail
+from mxc_kernel.audit.wording import Wording, counts, executable
 from mxc_kernel.errors import AuditError, MxcKernelError
 from mxc_kernel.policy import Audit, Ceiling, Policy, Request
 
 if TYPE_CHECKING:
     from mxc_kernel.audit.reading import AuditedCell
-    from mxc_kernel.audit.telemetry import Telemetry
 
-__all__ = ["RUN_VARIABLE", "Journal"]
+__all__ = ["Journal"]
 
 log = logging.getLogger(__name__)
 
-RUN_VARIABLE = "MXC_KERNEL_RUN"
-"""A batch run names itself by it; the session's first record repeats it."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")  # ids of frontends: nobody's free text
-_CODE = 1 << 20  # characters of code that are kept
-_TEXT = 200  # characters of a word of the child's
-_DENIALS = 16
-_KINDS = 40  # reasons, rules and roads in one record; there are fewer
 _LIVE = 4  # sandboxes that may be met again: the session's, the one before it, throwaway ones
 _BURST = 1.0  # seconds in which what reaches the child beside cells is counted into one record
 
@@ -57,8 +45,6 @@ class Journal:
         notebook_dir: the notebook's folder.
         settings: returns how the operator wants the trail kept.
 
-    Attributes:
-        redact: masks secrets in a text; until it is set, no text of the child's is kept.
     """
 
     def __init__(
@@ -67,12 +53,11 @@ class Journal:
         notebook_dir: str,
         settings: Callable[[], Audit],
     ) -> None:
-        self.redact: Callable[[str], str] = lambda _text: ""
         self._environ = environ
         self._notebook_dir = notebook_dir
         self._read_settings = settings
         self._trail: Trail | None = None
-        self._labels = Labels(b"", {})
+        self._words = Wording(lambda: self._settings)
         self._policies = Policies()
         self._cells = 0
         self._requested: tuple[Request, Policy] | None = None
@@ -86,10 +71,11 @@ class Journal:
         self._owed: list[tuple[str, dict[str, Any]]] = []
         self._told: set[str] = set()
         self._closed = False
-        self._anchoring: Anchoring | None = None
-        self._anchor_due = False
-        self._unanchored: set[str] = set()
-        self._telemetry: Telemetry | None = None
+        self._outlets: Outlets | None = None
+
+    def redact_with(self, redact: Callable[[str], str]) -> None:
+        """Have secrets masked in texts; before that, no text of the child's is kept."""
+        self._words.redact = redact
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -108,39 +94,30 @@ class Journal:
             settings = self._settings
             try:
                 folder = folders.make(self._environ)
-                self._labels = Labels(salt(folder), self._roots())
+                self._words.labels = Labels(salt(folder), self._roots())
             except OSError as error:
                 raise folders.refusal(error, folders.audit_folder(self._environ)) from error
             chain = Chain(read_key(settings.key) if settings.key else None)
-            first = self._first()
+            first = self._words.session(self._environ, self._notebook_dir)
             self._trail = Trail(folder, chain, first, fsync=settings.fsync, rotate=settings.rotate)
-            self._anchoring = Anchoring(settings)
-            self._anchor()
+            self._outlets = Outlets(self._trail, settings, first, self._unanchored)
+            self._outlets.anchor()
             if settings.retention is not None:
                 self._trail.remove_older(settings.retention)
-            if settings.otel is not None:
-                self._telemetry = _telemetry(
-                    settings.otel, {"session": self._trail.session, **first}
-                )
         return self._trail
 
     def close(self) -> None:
         """End the trail."""
         if self._trail is None or self._closed:
             return
-        self._closed = True
         try:
             self._append("end", {"cells": self._cells, "sandboxes": self._launches})
         except AuditError as error:
             log.warning("%s", error)
-        try:
-            self._trail.close()
-        except AuditError as error:
-            log.warning("%s", error)
-        self._anchor()
-        self._anchor_failed(self._anchoring.close() if self._anchoring is not None else [])
-        if self._telemetry is not None:
-            self._telemetry.close()
+        self._closed = True
+        self._trail.close()
+        if self._outlets is not None:
+            self._outlets.close()
 
     def cells(self) -> tuple[str | None, list[AuditedCell]]:
         """Return the trail's name, and its cells so far.
@@ -176,6 +153,7 @@ class Journal:
         """
         if id(sandbox.launched) in self._sandboxes:
             return
+        self.open()  # labels are made with what lies in its folder
         self._append(
             "sandbox",
             {
@@ -183,7 +161,7 @@ class Journal:
                 "reason": reason,
                 "policy": self._policy(sandbox.policy),
                 "attested": [list(fact) for fact in sandbox.attested],
-                **_executable(sandbox),
+                **executable(sandbox),
             },
         )
         self._launches += 1
@@ -229,7 +207,7 @@ class Journal:
             "effective": self._policy(under.sandbox.policy),
         }
         fields = {
-            **self._cell(source),
+            **self._words.cell(source, self._cells + 1),
             "ceiling": ceiling,
             "policy": policy,
             "grants": self._grants(under.sandbox.policy),
@@ -237,7 +215,7 @@ class Journal:
                 "number": self._sandboxes[id(under.sandbox.launched)][1],
                 "throwaway": under.throwaway,
                 "attested": len(under.sandbox.attested),
-                **_executable(under.sandbox),
+                **executable(under.sandbox),
             },
             "limits": under.clamped.limits.plain(),
             **self._changed(),
@@ -268,7 +246,7 @@ class Journal:
         self._dropped = Counter(outcome.dropped)
         error = None
         if outcome.error is not None:
-            error = {"kind": self._word(outcome.error), "by": outcome.by}
+            error = {"kind": self._words.word(outcome.error), "by": outcome.by}
         fields = {
             "cell": {"number": begun.cell},
             "pending": begun.record,
@@ -276,15 +254,15 @@ class Journal:
             "error": error,
             **outcome.usage,
             "output": outcome.output,
-            "redactions": _counts(outcome.redactions),
-            "dropped": _counts(dropped),
-            "denials": self._denials(outcome.evidence),
+            "redactions": counts(outcome.redactions),
+            "dropped": counts(dropped),
+            "denials": self._words.denials(outcome.evidence),
             "inputs": outcome.inputs,
             **self._changed(),
         }
         self._relaunches, self._state = 0, None
-        if self._telemetry is not None:
-            self._telemetry.put((begun.clock, time.time_ns(), begun.pending, fields))
+        if self._outlets is not None:
+            self._outlets.cell(begun, fields)
         try:
             self._append("finished", fields)
         except AuditError as error:
@@ -298,7 +276,14 @@ class Journal:
     def refused(self, source: Source, error: str) -> None:
         """Record a cell that was not sent to the child, as far as that can be recorded."""
         try:
-            self._append("refused", {**self._cell(source), "error": {"kind": error, "by": "host"}})
+            self.open()
+            self._append(
+                "refused",
+                {
+                    **self._words.cell(source, self._cells + 1),
+                    "error": {"kind": error, "by": "host"},
+                },
+            )
             self._cells += 1
         except AuditError as failure:
             log.warning("%s", failure)
@@ -340,8 +325,8 @@ class Journal:
             log.warning("%s", error)
 
     def _write_roads(self) -> None:
-        if counts := _counts(self._roads):
-            self._write("roads", {"counts": counts})
+        if found := counts(self._roads):
+            self._write("roads", {"counts": found})
             self._roads.clear()
 
     # --- inside ---------------------------------------------------------------------------------
@@ -362,169 +347,48 @@ class Journal:
         return self._write(kind, fields)
 
     def _write(self, kind: str, fields: dict[str, Any]) -> int:
+        if self._closed:  # its descriptors may be somebody else's by now
+            raise AuditError("the audit trail has ended", remedy="Restart the kernel.")
         trail, settings = self.open(), self._settings
         trail.fsync, trail.rotate = settings.fsync, settings.rotate
         number = trail.append(kind, fields)
-        self._anchor_later(settings.anchor_every)
+        if self._outlets is not None:
+            self._outlets.written()
         return number
 
-    def _anchor_later(self, delay: float) -> None:
-        """Have the trail anchored in a while, with what is written until then."""
-        if self._anchoring is None or not self._anchoring.wanted or self._anchor_due:
-            return
-        import asyncio
-
-        with contextlib.suppress(RuntimeError):  # no loop runs: a test, or the very end
-            asyncio.get_running_loop().call_later(delay, self._anchor)
-            self._anchor_due = True
-
-    def _anchor(self) -> None:
-        self._anchor_due = False
-        trail, anchoring = self._trail, self._anchoring
-        if trail is None or anchoring is None or not anchoring.wanted:
-            return
-        failures = anchoring.put(anchor(now(), trail.session, trail.head, trail.index))
-        self._anchor_failed(failures)
-
-    def _anchor_failed(self, failures: list[Failure]) -> None:
-        """Tell that an anchor could not be put. The cells go on; the trail says so, once."""
-        for where, why in failures:
-            log.warning("the audit trail could not be anchored (%s): %s", where, why)
-            if not self._closed and where not in self._unanchored:
-                self._unanchored.add(where)
-                # Not anchored by itself: that would fail again, and for ever.
-                due, self._anchor_due = self._anchor_due, True
-                with contextlib.suppress(AuditError):
-                    self._append("anchor", {"to": where, "why": _plain(why)[:_TEXT]})
-                self._anchor_due = due
-
-    def _first(self) -> dict[str, Any]:
-        name = self._environ.get("JPY_SESSION_NAME")
-        if name and os.path.isabs(name):
-            name = self._path(os.path.normpath(name))
-        elif name:
-            name = self._path(os.path.normpath(os.path.join(self._notebook_dir, name)))
-        return {
-            "kernel": __version__,
-            "pid": os.getpid(),
-            "uid": os.getuid() if hasattr(os, "getuid") else None,
-            "host": os.uname().nodename if hasattr(os, "uname") else None,
-            "notebook": name or None,
-            "folder": self._path(self._notebook_dir),
-            "run": _id(self._environ.get(RUN_VARIABLE)),
-            "paths": self._settings.paths,
-        }
+    def _unanchored(self, failure: Failure) -> None:
+        where, why = failure
+        with contextlib.suppress(AuditError):
+            self._append("anchor", {"to": where, "why": self._words.word(why)})
 
     def _roots(self) -> dict[str, str]:
         from mxc_kernel.policy.known import home_folder
 
         roots = {"/": "/"} if os.sep == "/" else {}
-        # The notebook's folder last: where it is the home folder, it is called so.
         return {**roots, "~": home_folder(self._environ), "${notebook_dir}": self._notebook_dir}
-
-    def _path(self, path: str) -> str:
-        if self._settings.paths == "raw":
-            return _plain(self.redact(path)) or self._labels(path)
-        return self._labels(path)
-
-    def _cell(self, source: Source) -> dict[str, Any]:
-        code: dict[str, Any] = {
-            "sha256": hashlib.sha256(source.code.encode("utf-8", "surrogatepass")).hexdigest(),
-            "length": len(source.code),
-        }
-        if self._settings.code:
-            code["text"] = _plain(self.redact(source.code))[:_CODE]
-        return {
-            "cell": {
-                "number": self._cells + 1,
-                "id": _id(source.cell),
-                "request": _id(source.request),
-                "execution_count": source.execution_count,
-                "silent": source.silent,
-                "subshell": _id(source.subshell),
-                "expressions": source.expressions,
-            },
-            "code": code,
-        }
 
     def _changed(self) -> dict[str, Any]:
         return {"relaunches": self._relaunches, "state": self._state}
 
     def _policy(self, policy: Policy) -> str:
         """Return a policy's hash; what it says is recorded where it is met for the first time."""
-        digest, plain = self._policies.describe(policy, self._path, self._settings.paths)
+        digest, plain = self._policies.describe(policy, self._words.path, self._settings.paths)
         if digest not in self._told:
             self._append("policy", {"sha256": digest, "policy": plain})
             self._told.add(digest)
         return digest
 
     def _grants(self, policy: Policy) -> list[list[str]]:
-        _, plain = self._policies.describe(policy, self._path, self._settings.paths)
+        _, plain = self._policies.describe(policy, self._words.path, self._settings.paths)
         return [[path, access] for path, access in plain["filesystem"].items()]
 
     def _ceiling(self, ceiling: Ceiling) -> dict[str, Any]:
         digest = self._policies.ceiling(ceiling)
         if digest not in self._told:
             layers = [
-                {"name": layer.name, "source": self._path(layer.source)} for layer in ceiling.layers
+                {"name": layer.name, "source": self._words.path(layer.source)}
+                for layer in ceiling.layers
             ]
             self._append("ceiling", {"sha256": digest, "layers": layers})
             self._told.add(digest)
         return {"sha256": digest, "layers": [layer.name for layer in ceiling.layers]}
-
-    def _word(self, text: str) -> str:
-        """Return a word of the child's as it may be kept."""
-        return _plain(self.redact(text[: _TEXT * 4]))[:_TEXT]
-
-    def _denials(self, evidence: object) -> list[dict[str, Any]]:
-        found = evidence.get("denials") if isinstance(evidence, dict) else None
-        if not isinstance(found, list):
-            return []
-        kept = []
-        for denial in found[:_DENIALS]:
-            if not isinstance(denial, dict):
-                continue
-            kept.append(
-                {
-                    "kind": "network" if denial.get("kind") == "network" else "filesystem",
-                    "operation": self._word(str(denial.get("operation") or "")),
-                    "errno": self._word(str(denial.get("errno") or "")),
-                    "path": self._path(str(denial["path"])[:4096]) if denial.get("path") else None,
-                    "host": self._word(str(denial["host"])) if denial.get("host") else None,
-                }
-            )
-        return kept
-
-
-def _telemetry(endpoint: str, session: Mapping[str, Any]) -> Telemetry:
-    from mxc_kernel.audit.telemetry import Exporter, Telemetry
-
-    def make() -> Exporter:
-        from mxc_kernel.audit.otlp import otlp
-
-        return otlp(endpoint, session)
-
-    return Telemetry(make)
-
-
-def _executable(sandbox: Sandbox) -> dict[str, str]:
-    return {
-        "backend": sandbox.backend,
-        "version": sandbox.version,
-        "sha256": sandbox.sha256,
-    }
-
-
-def _id(text: object) -> str | None:
-    return text if isinstance(text, str) and _NAME.fullmatch(text) else None
-
-
-def _plain(text: str) -> str:
-    """Return a text that JSON can hold: lone surrogates are replaced."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _counts(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return the counts above zero; the rarest are left out if there are too many."""
-    some = Counter({name: count for name, count in counts.items() if count > 0})
-    return dict(some.most_common(_KINDS))

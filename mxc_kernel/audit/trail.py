@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -13,8 +14,11 @@ from mxc_kernel.audit.chain import Chain, Head
 from mxc_kernel.audit.folder import refusal
 from mxc_kernel.audit.index import Index, now, part
 from mxc_kernel.audit.lines import Lines, create
+from mxc_kernel.errors import AuditError
 
 __all__ = ["Trail"]
+
+log = logging.getLogger(__name__)
 
 
 class Trail:
@@ -101,28 +105,28 @@ class Trail:
             return self._lines.append(self._fields(kind, fields)).length - 1
         except OSError as error:
             raise refusal(error, self._folder) from error
+        except TypeError as error:  # a bug of ours: no record, no cell
+            raise AuditError(
+                f"a record of the audit trail cannot be written as JSON: {error}",
+                remedy="Report this; the cell was not run.",
+            ) from error
 
     def remove_older(self, age: float) -> None:
         """Delete the trails of ended sessions that were last written so many seconds ago.
 
-        Raises:
-            AuditError: the index cannot be written.
+        Where that fails it is logged: it is no reason not to run a cell.
         """
         try:
             self.index = self._index.remove(age) or self.index
         except OSError as error:
-            raise refusal(error, self._folder) from error
+            log.warning("old audit trails could not be deleted: %s", error)
 
     def close(self) -> None:
-        """End it, and tell the index its head.
-
-        Raises:
-            AuditError: the index cannot be written. The next session does it then.
-        """
+        """End it, and tell the index its head; where that fails, the next session does it."""
         try:
             self.index = self._index.close_session(self.session, self._lines.head)
         except OSError as error:
-            raise refusal(error, self._folder) from error
+            log.warning("the end of the audit trail could not be written to its index: %s", error)
         finally:
             self._lines.close()
 

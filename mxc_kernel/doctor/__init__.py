@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mxc_kernel.doctor import jupyter, launch, system
+from mxc_kernel.doctor import audit, jupyter, launch, system
 from mxc_kernel.doctor.check import Check, Status, as_json, render
 
 __all__ = ["Check", "Status", "as_json", "examine", "render"]
@@ -27,6 +27,7 @@ def examine() -> Iterator[Check]:
         lambda: system.check_interpreter(settings),
         jupyter.check_ceiling,
         jupyter.check_redaction,
+        lambda: audit.check_audit(settings),
         jupyter.check_kernelspec,
         jupyter.check_operator,
     )

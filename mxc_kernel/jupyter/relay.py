@@ -103,7 +103,7 @@ class Relay:
         self._session = session
         self._frontends = Frontends(connection, self._from_frontend)
         self._gate = Gate(session, self._frontends, os.environ)
-        session.journal.redact = self._gate.redacted
+        session.journal.redact_with(self._gate.redacted)
         self._requests = RequestTable()
         self._cells = Cells(session, self._frontends, self._gate, self._forward)
         self._subshells: set[str] = set()

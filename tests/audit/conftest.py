@@ -31,7 +31,7 @@ def trail_of(root: Path) -> Path:
 def journal(root: Path, audit: Audit | None = None, **env: str) -> Journal:
     """A journal that knows no kernel; what it redacts is the word ``secret``."""
     made = Journal(environ(root, **env), str(root / "work"), lambda: audit or Audit())
-    made.redact = lambda text: text.replace("secret", "[redacted]")
+    made.redact_with(lambda text: text.replace("secret", "[redacted]"))
     return made
 
 

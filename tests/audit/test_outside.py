@@ -78,7 +78,8 @@ def test_an_anchor_that_fails_is_recorded_and_stops_nothing(tmp_path: Path, audi
         end = time.monotonic() + 60
         while not any(b'"kind":"anchor"' in p.read_bytes() for p in trails(tmp_path)):
             assert time.monotonic() < end
-            made._anchor()
+            assert made._outlets is not None
+            made._outlets.anchor()
             await asyncio.sleep(0.01)
         made.finish(begun, outcome())
         made.close()
@@ -188,7 +189,8 @@ def test_cells_reach_a_collector(tmp_path: Path, collector: Collector) -> None:
         made.begin(Source("y"), where),
         outcome(status="error", error="KeyError", evidence=evidence, redactions={"aws": 2}),
     )
-    telemetry = made._telemetry
+    assert made._outlets is not None
+    telemetry = made._outlets.telemetry
     assert telemetry is not None
     made.close()
     telemetry._thread.join(60)  # the import of the SDK may take longer than a kernel waits

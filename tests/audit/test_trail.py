@@ -198,6 +198,28 @@ def test_paths_are_labels_unless_the_operator_wants_them(tmp_path: Path) -> None
     assert "/home/ada/[redacted].txt" in raw
 
 
+def test_labels_are_the_same_after_a_folder_that_could_not_be_used(tmp_path: Path) -> None:
+    trail_of(tmp_path).parent.mkdir(parents=True)
+    trail_of(tmp_path).write_text("in the way")
+    made, where = journal(tmp_path), under("/srv/customers")
+    with pytest.raises(AuditError):
+        made.begin(Source("x"), where)
+    trail_of(tmp_path).unlink()
+    grants = []
+    for each in (made, journal(tmp_path)):
+        each.begin(Source("x"), where)
+        each.close()
+        grants += [r["grants"] for r in records(tmp_path, each.session) if r["kind"] == "pending"]
+    assert grants[0] == grants[1] != []
+
+
+def test_nothing_is_written_behind_the_end(tmp_path: Path) -> None:
+    made = write_session(tmp_path)
+    with pytest.raises(AuditError, match="has ended"):
+        made.begin(Source("x"), under())
+    assert verify(str(trail_of(tmp_path))).ok
+
+
 def test_what_the_child_says_is_bounded_and_redacted(tmp_path: Path) -> None:
     made = journal(tmp_path)
     begun = made.begin(Source("x"), under())
