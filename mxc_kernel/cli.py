@@ -89,9 +89,55 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--user", action="store_true", help="where it applies to you (the default)")
     where.add_argument("--path", metavar="FILE", help="somewhere else")
 
+    _add_run(commands)
     _add_ceiling(commands)
     _add_audit(commands)
     return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = _add(commands, "run", _run, "run notebooks unattended, each in a sandbox of its own")
+    run.add_argument("paths", nargs="+", metavar="PATH", help="notebooks, folders and patterns")
+    run.add_argument("--ceiling", metavar="FILE", help="stands in for the user's ceiling file")
+    run.add_argument(
+        "--output-dir",
+        metavar="FOLDER",
+        help="where the executed notebooks go (beside the notebooks' folder: FOLDER-executed)",
+    )
+    run.add_argument("--jobs", type=_positive, metavar="N", help="so many at a time (processors)")
+    run.add_argument("--cell-timeout", metavar="TIME", help="time for a cell, such as 30s or 5m")
+    run.add_argument("--timeout", metavar="TIME", help="time for a whole notebook")
+    run.add_argument(
+        "--allow-errors",
+        action="store_true",
+        help="go on behind a cell that fails; what came of it is told all the same",
+    )
+    run.add_argument(
+        "--parameters",
+        "-p",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="put in behind the cell that is tagged parameters, as papermill does",
+    )
+    run.add_argument("--parameters-file", metavar="FILE", help="the same from JSON, TOML or YAML")
+    run.add_argument("--resume", action="store_true", help="leave out what is done already")
+    run.add_argument("--report", metavar="FILE", help="the report (FOLDER-executed/report.json)")
+    run.add_argument(
+        "--no-requests",
+        action="store_true",
+        help="a notebook gets what the ceiling gives at the start, whatever it asks for",
+    )
+    report = commands.add_parser("report", help="look into the reports of `run`")
+    questions = report.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(questions, "schema", _report_schema, "the JSON Schema of a report")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _add_ceiling(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -248,6 +294,19 @@ def _write_new(path: str, text: str) -> None:
         ) from error
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from mxc_kernel.batch.command import run
+
+    return run(options)
+
+
+def _report_schema(_options: argparse.Namespace) -> int:
+    from mxc_kernel.batch.report import report_schema
+
+    _say(json.dumps(report_schema(), indent=2))
+    return 0
 
 
 def _ceiling_show(_options: argparse.Namespace) -> int:

@@ -21,7 +21,17 @@ from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy import NATIVE, Access, Ceiling, Network, NetworkMode, Policy, Request
 from mxc_kernel.views import NO_CEILING, Block, Code, Lines, Paragraph, Table, View, notice
 
-__all__ = ["explain", "magic_line", "operator_remedy", "overview", "quoted"]
+__all__ = [
+    "Finding",
+    "Rules",
+    "explain",
+    "judge",
+    "magic_line",
+    "note",
+    "operator_remedy",
+    "overview",
+    "quoted",
+]
 
 _EXAMINED = 500  # reports judged, at some 50 µs each; honest cells send a few
 _SHOWN = 5  # findings in the note beside a traceback
@@ -61,16 +71,25 @@ class Finding:
     path: str = ""
     by_policy: bool = True
 
+    def plain(self) -> dict[str, object]:
+        """Return it as JSON-able data, for the reply's metadata."""
+        return {
+            "what": "".join(self.what),
+            "rule": "".join(self.rule),
+            "grant": magic_line(self.access, self.path),
+            "by_policy": self.by_policy,
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    """What the reports of a session are judged by."""
+class Rules:
+    """What the reports of a session are judged by; `explain` describes the fields."""
 
     ceiling: Ceiling
     effective: Policy
-    readonly: tuple[str, ...]
-    scratch: str | None
-    exists: Callable[[str], bool] | None
+    readonly: tuple[str, ...] = ()
+    scratch: str | None = None
+    exists: Callable[[str], bool] | None = None
     notebook_dir: str | None = None
 
 
@@ -101,8 +120,22 @@ def explain(
     Returns:
         The note to show beside the traceback, or None where the policy explains nothing.
     """
-    rules = _Rules(ceiling, effective, tuple(readonly), scratch, exists, notebook_dir)
-    findings = list(dict.fromkeys(_findings([evidence], rules)))
+    rules = Rules(ceiling, effective, tuple(readonly), scratch, exists, notebook_dir)
+    return note(judge(evidence, rules))
+
+
+def judge(evidence: Mapping[str, object], rules: Rules) -> list[Finding]:
+    """Return what the denials of one cell come to, each once.
+
+    Args:
+        evidence: what the child sent, as it came (untrusted).
+        rules: what they are judged by.
+    """
+    return list(dict.fromkeys(_findings([evidence], rules)))
+
+
+def note(findings: Sequence[Finding]) -> View | None:
+    """Return the note to show beside a traceback; None where there is nothing to tell."""
     if not findings:
         return None
     blocks: list[Block] = []
@@ -140,7 +173,7 @@ def overview(
             in the path, which code in the sandbox may have put there to learn where it leads. Only
             asked about paths that the ceiling permits; without it they are all taken to exist.
     """
-    rules = _Rules(ceiling, effective, tuple(readonly), scratch, exists)
+    rules = Rules(ceiling, effective, tuple(readonly), scratch, exists)
     findings = list(dict.fromkeys(_findings(evidence, rules)))
     if not findings:
         return notice("No denials that the policy in force explains", _INCOMPLETE)
@@ -214,10 +247,10 @@ def quoted(path: str) -> str | None:
     return '"' + re.sub(r"([\\$`])", r"\\\1", path) + '"'
 
 
-def _findings(evidence: Sequence[Mapping[str, object]], rules: _Rules) -> Iterator[Finding]:
+def _findings(evidence: Sequence[Mapping[str, object]], rules: Rules) -> Iterator[Finding]:
     for report in itertools.islice(_reports(evidence), _EXAMINED):
-        judge = _JUDGES.get(str(report.get("kind")))
-        if judge is not None and (finding := judge(report, rules)) is not None:
+        known = _JUDGES.get(str(report.get("kind")))
+        if known is not None and (finding := known(report, rules)) is not None:
             yield finding
 
 
@@ -229,7 +262,7 @@ def _reports(evidence: Sequence[Mapping[str, object]]) -> Iterator[Mapping[str, 
             yield from (report for report in reports if isinstance(report, dict))
 
 
-def _file_finding(report: Mapping[str, object], rules: _Rules) -> Finding | None:
+def _file_finding(report: Mapping[str, object], rules: Rules) -> Finding | None:
     path, errno = _path(report.get("path")), report.get("errno")
     if path is None or not isinstance(errno, str) or errno not in _ERRNOS:
         return None
@@ -256,9 +289,7 @@ def _file_finding(report: Mapping[str, object], rules: _Rules) -> Finding | None
     return Finding(what, (rule, *_operator(rules.ceiling, path, need)))
 
 
-def _relative_finding(
-    what: tuple[str, ...], path: str, errno: str, rules: _Rules
-) -> Finding | None:
+def _relative_finding(what: tuple[str, ...], path: str, errno: str, rules: Rules) -> Finding | None:
     """Explain why a path relative to the notebook's folder leads to nothing."""
     if errno != "ENOENT" or rules.notebook_dir is None or rules.scratch is None:
         return None
@@ -325,7 +356,7 @@ def _grantable(path: str, need: Access, ceiling: Ceiling) -> str | None:
     return None
 
 
-def _network_finding(report: Mapping[str, object], rules: _Rules) -> Finding | None:
+def _network_finding(report: Mapping[str, object], rules: Rules) -> Finding | None:
     host, network = report.get("host"), rules.effective.network
     if not isinstance(host, str) or len(host) > _LONGEST_HOST:
         host = ""
@@ -363,7 +394,7 @@ def _within(path: str, folders: Sequence[str]) -> bool:
     return any(NATIVE.within(path, folder) for folder in folders)
 
 
-_JUDGES: dict[str, Callable[[Mapping[str, object], _Rules], Finding | None]] = {
+_JUDGES: dict[str, Callable[[Mapping[str, object], Rules], Finding | None]] = {
     "filesystem": _file_finding,
     "network": _network_finding,
 }

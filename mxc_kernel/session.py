@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mxc_kernel.audit.facts import Sandbox, Under
     from mxc_kernel.audit.journal import Journal
     from mxc_kernel.carrying import Carrier, Snapshot
+    from mxc_kernel.denials import Finding
     from mxc_kernel.libraries import Libraries
     from mxc_kernel.magics import MagicContext, Throwaway
     from mxc_kernel.mxc.ahead import VerifiedAhead
@@ -429,15 +430,14 @@ class Session:
         """The charting libraries for the output level ``frame``."""
         return self._starter.libraries
 
-    def explain(self, evidence: object) -> list[View]:
-        """Return the notes on what a cell reported as blocked. The evidence is the child's word."""
+    def explain(self, evidence: object) -> list[Finding]:
+        """Return what a cell reported as blocked comes to. The evidence is the child's word."""
         from mxc_kernel import denials
 
         if not isinstance(evidence, dict) or not evidence.get("denials"):
             return []
         self._denials = [*self._denials, evidence][-_REMEMBERED_DENIALS:]
-        view = denials.explain(
-            evidence,
+        rules = denials.Rules(
             ceiling=self._open(),
             effective=self.effective,
             readonly=self._starter.readonly,
@@ -445,7 +445,7 @@ class Session:
             exists=exists_unlinked,
             notebook_dir=None if self._starts_in_notebook_dir() else self._notebook_dir,
         )
-        return [view] if view is not None else []
+        return denials.judge(evidence, rules)
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from mxc_kernel.views import notice, refusal_view
 __all__ = ["Endings"]
 
 _KILL_GRACE = 5.0  # seconds a cell gets to end after it was interrupted for what it did
+_TOLD = 100  # denials in a reply's metadata
 
 
 class Endings:
@@ -128,8 +129,7 @@ class Endings:
         if reply is not None and cell.stopped is None:
             self._show_error(cell, reply.content)
         cell.evidence = message.metadata.get("mxc")
-        for view in self._session.explain(cell.evidence):
-            self._gate.note(cell.request, view)
+        facts |= self._blocked(cell)
         if cell.stopped is not None:
             self.fail(cell, cell.stopped, facts)
             return
@@ -166,6 +166,18 @@ class Endings:
         self._gate.settle(cell.request)
         self._frontends.publish("error", error, cell.request)
 
+    def _blocked(self, cell: Cell) -> dict[str, Any]:
+        """Tell the user what a cell reported as blocked; return the same as data."""
+        findings = self._session.explain(cell.evidence)
+        if not findings:
+            return {}
+        from mxc_kernel import denials
+
+        if (view := denials.note(findings)) is not None:
+            self._gate.note(cell.request, view)
+        plain = [finding.plain() for finding in findings[:_TOLD]]
+        return {"denials": self._gate.redacted_facts(cell.request, plain)}
+
     def answer_missing(self, cell: Cell) -> None:
         """Answer a cell whose child has gone idle without a reply."""
         if cell.reply is None:
@@ -175,6 +187,8 @@ class Endings:
         """End a cell with one of the host's errors."""
         name = type(error).__name__
         lines = [f"{name}: {error.message}", error.remedy]
+        # A cell's own error may have the same name; only the host can say that it was the host's.
+        facts = {**(facts or self._gate.finish(cell.request)), "error": name}
         self.fail_with(cell, name, error.message, lines, facts)
 
     def fail_with(

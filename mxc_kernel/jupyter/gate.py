@@ -219,6 +219,10 @@ class Gate:
         self._delivery.release(request)
         self._box(request, request.output).add(view)
 
+    def redacted_facts(self, request: Request, content: Any) -> Any:
+        """Return JSON that stands beside a request's output without the secrets in it."""
+        return self._bundles.json(content, request.output.redacted)
+
     # --- the end of a request -------------------------------------------------------------------
 
     def settle(self, request: Request) -> None:

@@ -31,12 +31,15 @@ from mxc_kernel.policy.quantities import (
 )
 from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
+from mxc_kernel.policy.starting import START_VARIABLE, Ask, LayerText, Start
 
 __all__ = [
     "CEILING_VARIABLE",
     "DEFAULT_LIMITS",
     "NATIVE",
+    "START_VARIABLE",
     "Access",
+    "Ask",
     "Audit",
     "Ceiling",
     "Exceeded",
@@ -44,6 +47,7 @@ __all__ = [
     "Filesystem",
     "HtmlLevel",
     "Layer",
+    "LayerText",
     "Limits",
     "MountPlan",
     "Network",
@@ -55,6 +59,7 @@ __all__ = [
     "Redaction",
     "Request",
     "Settings",
+    "Start",
     "appeared",
     "canonical",
     "ceiling_schema",

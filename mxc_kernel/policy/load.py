@@ -18,6 +18,7 @@ from mxc_kernel.policy.paths import canonical
 from mxc_kernel.policy.places import Place, Places
 from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.request import Request
+from mxc_kernel.policy.starting import Start, asked, read_start
 from mxc_kernel.policy.trust import read_trusted
 from mxc_kernel.records import field_names, replace
 
@@ -104,7 +105,10 @@ def load_ceiling(
                 f"{CEILING_VARIABLE} names {path}, which does not exist",
                 remedy="Create it (`mxc-kernel init` writes an example), or unset the variable.",
             )
-    return replace(combine(layers, places), looked_at=tuple(paths.values()))
+    start = read_start(environ)
+    layers += _layers_of(start, notebook_dir, environ, places)
+    ceiling = replace(combine(layers, places), looked_at=tuple(paths.values()))
+    return replace(ceiling, start=asked(start.ask, ceiling, notebook_dir)) if start else ceiling
 
 
 def load_layer(
@@ -147,6 +151,29 @@ def load_layer(
     )
 
 
+def _layers_of(
+    start: Start | None, notebook_dir: str | None, environ: Mapping[str, str], places: Places
+) -> list[Layer]:
+    """Read the layers that whoever starts the kernel adds; how the kernel works is not theirs."""
+    if start is None or not start.layers:
+        return []
+    from mxc_kernel.policy.reading import read_layer
+
+    read = (
+        read_layer(
+            layer.name,
+            layer.text.encode(),
+            layer.source,
+            notebook_dir=notebook_dir,
+            environ=environ,
+            places=places,
+        )
+        for layer in start.layers
+    )
+    limits = frozenset(LIMIT_NAMES)
+    return [replace(layer, settings=Settings(), stated=layer.stated & limits) for layer in read]
+
+
 def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
     """Meet the layers of a ceiling.
 
@@ -169,6 +196,7 @@ def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
     files = [
         Place(layer.source, Access.READONLY, "it is a ceiling", by_name=Access.NONE)
         for layer in layers
+        if os.path.isabs(layer.source)  # a runner's layers are no files
     ]
     settings = _settings(granting)
     files += [

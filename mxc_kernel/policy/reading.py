@@ -15,11 +15,13 @@ from mxc_kernel.policy.document import (
     CeilingFile,
     FilesystemSection,
     LimitsSection,
+    NotPlain,
     ProjectFile,
     RedactionSection,
     SandboxSection,
     StartSection,
     parse,
+    plainly,
 )
 from mxc_kernel.policy.filesystem import Filesystem
 from mxc_kernel.policy.known import home_folder
@@ -31,7 +33,7 @@ from mxc_kernel.policy.redaction import Redaction
 from mxc_kernel.policy.trust import read_trusted
 from mxc_kernel.records import field_names, replace
 
-__all__ = ["read_layer"]
+__all__ = ["read_layer", "read_limits"]
 
 _NOTEBOOK_DIR = "${notebook_dir}"
 Grants = tuple[tuple[str, Access], ...]
@@ -54,7 +56,7 @@ def read_layer(
     Args:
         name: which layer it is read as.
         content: the file's bytes.
-        source: its canonical path.
+        source: its canonical path, or what messages call a text that is no file.
         notebook_dir: what ``${notebook_dir}`` stands for, canonical.
         environ: the kernel's environment, for the home folder.
         places: what has rules of its own.
@@ -78,7 +80,8 @@ def read_layer(
     )
     if not isinstance(document, CeilingFile):
         return layer
-    reader.refuse_self_grant(policy.filesystem, layer.listed)
+    if os.path.isabs(source):  # a runner's layer is no file
+        reader.refuse_self_grant(policy.filesystem, layer.listed)
     return replace(
         layer,
         start=Filesystem(reader.grants(document.start)),
@@ -203,6 +206,25 @@ def _policy(document: ProjectFile, grants: Grants, *, project: bool) -> Policy:
     if document.environment and document.environment.names is not None:
         policy = replace(policy, environment=frozenset(document.environment.names))
     return replace(policy, limits=_limits(document.limits))
+
+
+def read_limits(data: Mapping[str, Any], source: str) -> Limits:
+    """Read limits in the form of a ceiling's section.
+
+    Args:
+        data: the section's keys and values.
+        source: where it stands, for messages.
+
+    Raises:
+        SandboxPolicyError: names the key and what to write instead.
+    """
+    try:
+        section: LimitsSection = plainly(dict(data), LimitsSection)
+    except NotPlain:
+        from mxc_kernel.policy.schema import validate
+
+        section = validate(dict(data), source, LimitsSection)
+    return _limits(section)
 
 
 def _limits(section: LimitsSection | None) -> Limits:
