@@ -84,6 +84,18 @@ class Listener:
         self.publish("status", {"execution_state": "idle"}, request)
 
 
+class Libraries:
+    """Has no charting library, and counts how often it was told to look for them ahead."""
+
+    prepared = 0
+
+    def __call__(self, _name: str) -> None:
+        return None
+
+    def prepare(self) -> None:
+        self.prepared += 1
+
+
 @dataclass
 class Bench:
     """A gate and all that is around it."""
@@ -94,12 +106,13 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.clock = Hands()
+        self.libraries = Libraries()
         self.frontends = Listener(self.clock)
         session = SimpleNamespace(
             limits=self.limits,
             effective=SimpleNamespace(html=self.html, limits=self.limits),
             redaction=Redaction(),
-            library=lambda _name: None,
+            libraries=self.libraries,
         )
         self.gate = Gate(session, self.frontends, self.environ, clock=self.clock)  # type: ignore[arg-type]
         self._ids = itertools.count()

@@ -130,6 +130,14 @@ def test_a_result_has_the_hosts_count(bench: Bench) -> None:
     assert bench.frontends.sent[0].content["execution_count"] == 7
 
 
+@pytest.mark.parametrize("level", HtmlLevel)
+def test_libraries_are_looked_for_once_and_where_figures_are_drawn(level: HtmlLevel) -> None:
+    bench = Bench(html=level)
+    for count in (1, 2):
+        bench.gate.begin_cell(bench.request(), bench.limits, count)
+    assert bench.libraries.prepared == (level is HtmlLevel.FRAME)
+
+
 def test_binary_parts_pass_with_comm_messages_only(bench: Bench) -> None:
     bench.say(bench.request(), "display_data", DISPLAY, buffers=[b"x"])
     assert bench.frontends.sent[0].buffers == []
