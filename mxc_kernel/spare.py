@@ -41,8 +41,8 @@ class Spare:
 
     @property
     def child(self) -> Child | None:
-        """The child that stands ready, if any."""
-        return self._ready.child if self._ready is not None else None
+        """The child that stands ready, if any: one whose ipykernel has started."""
+        return self._ready.child if self._ready is not None and self._ready.child.alive else None
 
     def wanted(self) -> None:
         """Have one in a while, for the policy that is in force by then."""
