@@ -30,7 +30,7 @@ from mxc_kernel.jupyter.messages import (
 )
 from mxc_kernel.jupyter.requests import Request, RequestTable
 from mxc_kernel.session import Session
-from mxc_kernel.wire import Channel
+from mxc_kernel.wire import Channel, WireError
 
 __all__ = ["Relay"]
 
@@ -167,11 +167,19 @@ class Relay:
             pass
         elif (refusal := self._unaudited(request)) is not None:
             self._answer_error(request, str(refusal))
-        elif not self._session.send(request.channel, request.parts):
+        elif not self._sent(request):
             self._answer_without_child(request)
         elif request.msg_type == "delete_subshell_request":
             self._subshells.discard(str(parse_object(request.parts[3]).get("subshell_id")))
         request.parts = []
+
+    def _sent(self, request: Request) -> bool:
+        """Send a request to the child; false where there is none."""
+        try:
+            return self._session.send(request.channel, request.parts)
+        except WireError as error:  # it is larger than a frame may be
+            self._answer_error(request, str(error))
+            return True
 
     def _unaudited(self, request: Request) -> AuditError | None:
         """Record what is about to reach the child beside cells; the error where that fails."""
@@ -337,6 +345,9 @@ class Relay:
                 self._progress(request, msg_type, content)
         elif request is None and msg_type in _OUTPUTS and msg_type != "stream":
             self._gate.drop(f"{msg_type} without a parent")
+        elif request is not None and request.expects_reply and not request.announced:
+            # Ids can be guessed: a child must not write into a cell that it has not been given.
+            self._gate.drop(f"{msg_type} of a request that has not begun")
         else:
             if msg_type == "debug_event" and self._debugging:
                 self._cells.debug_event(content)

@@ -328,8 +328,8 @@ def _reply(read: Callable[[Content], Content]) -> Callable[[Content], Content]:
             return {"status": "aborted"}
         if status not in ("ok", None) and read is not _is_complete:
             raise WrongShapeError("status is unknown")
-        # Debug and usage replies have none.
-        return {**({"status": "ok"} if status else {}), **read(content)}
+        bare = status is None and read in (_debug, _usage)  # theirs have none
+        return {**({} if bare else {"status": "ok"}), **read(content)}
 
     return check
 
