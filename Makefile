@@ -1,6 +1,6 @@
 # Everything runs from .venv in this folder; nothing is installed anywhere else but by `setup`.
 .DEFAULT_GOAL := help
-.PHONY: help venv setup demo test conformance soak lint browser screenshot wine bench clean
+.PHONY: help venv setup demo test conformance soak fuzz lint browser screenshot wine bench clean
 .DELETE_ON_ERROR:
 unexport PYTHONPATH PYTHONHOME
 
@@ -10,6 +10,7 @@ python := $(bin)/python -P
 # Newer than what it depends on means: nothing to install, nothing to download.
 stamp := .venv/.installed
 browser_stamp := .venv/.installed-browser
+fuzz_stamp := .venv/.installed-fuzz
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-11s  %s\n", $$1, $$2}'
@@ -32,10 +33,22 @@ test: setup ## Run the whole test suite
 conformance: setup ## Run the tests of ipykernel, nbclient and papermill against this kernel
 	@$(python) -m tests.conformance
 
-soak: setup ## Run 10,000 cells, twenty storms of requests, 10,000 splits of each secret; over an hour
-	@MXC_KERNEL_CELLS=10000 MXC_KERNEL_STRESS=20 $(python) -m pytest -q \
-		tests/kernel/test_long_sessions.py tests/kernel/test_message_order.py
-	@MXC_KERNEL_SPLITS=10000 $(python) -m pytest -q tests/output/test_redaction.py -k random_splits
+soak: setup ## Long runs: sessions, storms, chaos, relaunches, killed hosts, secrets; hours
+	@echo "10,000 cells, 20 storms, 500 cells under chaos, 2,000 relaunches, 100 killed hosts:"
+	@MXC_KERNEL_CELLS=10000 MXC_KERNEL_STRESS=20 MXC_KERNEL_CHAOS_CELLS=500 \
+		MXC_KERNEL_RELAUNCHES=2000 MXC_KERNEL_KILLED_HOSTS=100 $(python) -m pytest -v \
+		tests/kernel/test_long_sessions.py tests/kernel/test_message_order.py tests/kernel/test_chaos.py
+	@echo "10,000 splits of each secret:"
+	@MXC_KERNEL_SPLITS=10000 $(python) -m pytest -v tests/output/test_redaction.py -k random_splits
+
+fuzz: $(fuzz_stamp) ## Fuzz the frame decoder and the gate for FUZZ_SECONDS (600), guided by coverage
+	@$(python) -m tests.fuzz --only frames --seconds $$(( $(or $(FUZZ_SECONDS),600) / 10 ))
+	@$(python) -m tests.fuzz --only play --seconds $(or $(FUZZ_SECONDS),600)
+
+$(fuzz_stamp): $(stamp)
+	@$(bin)/python -E -m pip install --quiet --no-input --disable-pip-version-check \
+		-c constraints.txt -e '.[fuzz]'
+	@touch $@
 
 lint: venv ## Check style (ruff) and types (mypy)
 	@$(bin)/ruff check --quiet .

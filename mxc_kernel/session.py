@@ -250,6 +250,12 @@ class Session:
             else:
                 child.release(Channel.IOPUB)
 
+    def wake(self) -> None:
+        """Let the child go on, if someone has stopped it."""
+        child = self._guest or self._child
+        if child is not None and child.alive:
+            child.process.wake()
+
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the child runs."""
         child = self._guest or self._child

@@ -8,12 +8,13 @@ runs under an older policy, and the host alone says busy, idle and aborted.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from mxc_kernel import magics
-from mxc_kernel.errors import MxcKernelError
+from mxc_kernel.errors import MxcKernelError, SandboxExecutionError
 from mxc_kernel.jupyter.cell import Cell, Lane, Plan
 from mxc_kernel.jupyter.endings import Endings
 from mxc_kernel.jupyter.frontends import Frontends
@@ -27,6 +28,8 @@ from mxc_kernel.session import Session
 from mxc_kernel.wire import Buffer, Channel
 
 __all__ = ["Cells"]
+
+log = logging.getLogger(__name__)
 
 # An interrupt that hits ipykernel's own code just before a cell's first line makes it go idle
 # without a reply. The reply is sent before the idle, so this is time enough for it to arrive.
@@ -91,7 +94,9 @@ class Cells:
                 cell.interrupted = True
                 if cell.preparation is not None:
                     cell.preparation.cancel()
-        if not any(cell.interrupted for cell in self._running.values()):
+        if any(cell.interrupted for cell in self._running.values()):
+            self._session.wake()  # a child that stands still never begins the cell
+        else:
             self._session.interrupt()
 
     def input_answered(self, message: Incoming) -> None:
@@ -196,9 +201,21 @@ class Cells:
             lane.current = item
             try:
                 await self._execute(item)
+            except Exception as error:
+                # No descriptor left, or a bug of ours: an answer, and the lane goes on.
+                log.exception("the host failed on a cell")
+                self._answer_failure(item, error)
             finally:
                 lane.current = None
         lane.task = None
+
+    def _answer_failure(self, cell: Cell, error: Exception) -> None:
+        if not cell.ended.is_set():
+            wrapped = SandboxExecutionError(
+                f"the kernel itself failed on this cell: {error}",
+                remedy="Run the cell again; if that does not help, restart the kernel.",
+            )
+            self._endings.fail(cell, wrapped)
 
     async def _execute(self, cell: Cell) -> None:
         self._frontends.busy(cell.request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -21,7 +22,9 @@ def _host_memory(kernel: Kernel) -> int:
 
 
 @pytest.mark.timeout(120 + CELLS)
-def test_the_hosts_memory_is_bounded_however_many_cells_are_run(kernel: Kernel) -> None:
+def test_the_hosts_memory_is_bounded_however_many_cells_are_run(
+    kernel: Kernel, figures: Callable[[str], None]
+) -> None:
     def run(count: int) -> int:
         for _ in range(count):
             result = kernel.run("print('x' * 1000)\n1")
@@ -31,4 +34,5 @@ def test_the_hosts_memory_is_bounded_however_many_cells_are_run(kernel: Kernel) 
     begin = run(50)
     grown = run(CELLS) - begin
     assert grown < MOST, f"{grown / CELLS:.0f} bytes a cell"
+    figures(f"{CELLS} cells in one session: host memory {grown:+,} bytes")
     assert kernel.run("len(In)").value == str(50 + CELLS + 2)

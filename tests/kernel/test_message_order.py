@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -312,7 +313,7 @@ class _Storm:
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
 def test_a_storm_of_requests_interrupts_relaunches_and_deaths(
-    kernel: Kernel, folders: Folders
+    kernel: Kernel, folders: Folders, figures: Callable[[str], None]
 ) -> None:
     first = int(os.environ.get("MXC_KERNEL_SEED", "1"))
     for seed in range(first, first + ROUNDS):
@@ -322,6 +323,7 @@ def test_a_storm_of_requests_interrupts_relaunches_and_deaths(
             talk.check()
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from None
+    figures(f"{ROUNDS} storms of {STEPS} requests from seed {first} on: all answered in order")
 
 
 def test_the_checker_notices(kernel: Kernel, tmp_path: Path) -> None:
