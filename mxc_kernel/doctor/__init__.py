@@ -25,6 +25,7 @@ def examine() -> Iterator[Check]:
         system.check_landlock,
         lambda: system.check_identity(settings),
         lambda: system.check_interpreter(settings),
+        system.check_audit,
         jupyter.check_ceiling,
         jupyter.check_redaction,
         lambda: audit.check_audit(settings),

@@ -46,19 +46,30 @@ def check_launch(broken: Sequence[str] = (), spec: Mapping[str, object] | None =
         return Check(
             _NAME, Status.FAIL, f"not tried: {', '.join(broken)} failed", "Mend that first."
         )
-    with tempfile.TemporaryDirectory(prefix="mxc-kernel-doctor-") as folder:
-        # Open to everybody for the moment of the test: the sandbox has to block the write, not the
-        # file mode. The name is random, and the parent cannot be listed.
-        os.chmod(folder, 0o711)  # noqa: S103
-        target = os.path.join(folder, "outside")
-        os.mkdir(target)
-        os.chmod(target, 0o777)  # noqa: S103
-        escaped = os.path.join(target, "probe")
-        try:
-            answer = _run(folder, _PROBE.format(outside=escaped), spec or _shipped_spec())
-        except MxcKernelError as error:
-            return failed(_NAME, error)
-        return _judge(answer, escaped=os.path.lexists(escaped))
+    try:
+        with tempfile.TemporaryDirectory(prefix="mxc-kernel-doctor-") as folder:
+            return _try(folder, spec or _shipped_spec())
+    except MxcKernelError as error:
+        return failed(_NAME, error)
+    except OSError as error:
+        return Check(
+            _NAME,
+            Status.FAIL,
+            f"not tried: the folder for temporary files cannot be used: {error}",
+            "Make room there, or set TMPDIR to a folder that you can write.",
+        )
+
+
+def _try(folder: str, spec: Mapping[str, object]) -> Check:
+    # Open to everybody for the moment of the test: the sandbox has to block the write, not the
+    # file mode. The name is random, and the parent cannot be listed.
+    os.chmod(folder, 0o711)  # noqa: S103
+    target = os.path.join(folder, "outside")
+    os.mkdir(target)
+    os.chmod(target, 0o777)  # noqa: S103
+    escaped = os.path.join(target, "probe")
+    answer = _run(folder, _PROBE.format(outside=escaped), spec)
+    return _judge(answer, escaped=os.path.lexists(escaped))
 
 
 def _judge(answer: str, *, escaped: bool) -> Check:

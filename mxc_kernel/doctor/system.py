@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mxc_kernel.audit.folder import audit_folder, refusal
 from mxc_kernel.doctor.check import Check, Status, failed
 from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.mxc import attestation, binary, identity, runtime
+from mxc_kernel.output.caps import readable_size
 
 if TYPE_CHECKING:
     from mxc_kernel.mxc.binary import VerifiedBinary
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from mxc_kernel.policy import Settings
 
 _TRIED_BWRAP = (0, 8, 0)  # the oldest bubblewrap that the sandbox was tried with (Debian 12)
+_NEWER_BWRAP = "Install bubblewrap 0.8.0 or newer."
+_LITTLE_ROOM = 64 << 20  # bytes; a record of a cell has up to 1 MiB
 _NAMESPACE_TIMEOUT = 20.0  # seconds; it takes about 10 ms
 
 
@@ -73,7 +78,7 @@ def check_bubblewrap(
             name,
             Status.WARN,
             f"{detail}, older than any that was tried",
-            "Install bubblewrap 0.8.0 or newer.",
+            _NEWER_BWRAP,
         )
     return Check(name, Status.OK, f"{detail}, where only root can replace it")
 
@@ -99,12 +104,28 @@ def check_namespaces(
     if trial.returncode == 0:
         return Check(name, Status.OK, f"{who} can create them (a bubblewrap of its own ran)")
     said = trial.stderr.strip().splitlines()[-1:] or [f"exit status {trial.returncode}"]
-    return Check(
-        name,
-        Status.FAIL,
-        f"{who} cannot create them: {said[0]}",
-        _namespace_remedy(sysctl or _sysctl),
-    )
+    remedy = _NEWER_BWRAP if "nknown option" in said[0] else _namespace_remedy(sysctl or _sysctl)
+    return Check(name, Status.FAIL, f"{who} cannot create them: {said[0]}", remedy)
+
+
+def check_audit(
+    environ: Mapping[str, str] = os.environ,
+    free: Callable[[str], os.statvfs_result] = os.statvfs,
+) -> Check:
+    """Can the audit trail be written? Without it no cell runs."""
+    name = "audit trail"
+    try:
+        folder = audit_folder(environ)
+        try:
+            room = _room_below(folder, free)
+        except OSError as error:
+            raise refusal(error, folder) from error
+    except MxcKernelError as error:
+        return failed(name, error)
+    left = f"{readable_size(room)} free for {folder}"
+    if room < _LITTLE_ROOM:
+        return Check(name, Status.WARN, left, "Make room: without it no cell runs.")
+    return Check(name, Status.OK, left)
 
 
 def check_landlock(version: Callable[[], int] = attestation.landlock_version) -> Check:
@@ -120,6 +141,23 @@ def check_landlock(version: Callable[[], int] = attestation.landlock_version) ->
             "Boot Linux 5.13 or newer with `landlock` in the lsm= list (/sys/kernel/security/lsm).",
         )
     return Check(name, Status.OK, f"version {found}")
+
+
+def _room_below(path: str, free: Callable[[str], os.statvfs_result]) -> int:
+    """Return the bytes that could be written to a path, which need not be there.
+
+    Raises:
+        OSError: nothing could be.
+    """
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    disk = free(path)
+    if not os.access(path, os.W_OK):
+        code = errno.EROFS if disk.f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code))
+    if not disk.f_bavail or (disk.f_files and not disk.f_favail):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return disk.f_bavail * disk.f_frsize
 
 
 @contextmanager
