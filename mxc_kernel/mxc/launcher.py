@@ -275,7 +275,7 @@ class SandboxProcess:
 
         Safe at any time, also during start-up, and more than once.
         """
-        alive = [fd for pid in self.tree() if (fd := _pidfd(pid)) is not None]
+        alive = {pid: _pidfd(pid) for pid in self.tree()}
         try:
             if self._process.poll() is None:
                 # The group, not the launcher alone: signalling only the launcher within about
@@ -284,10 +284,13 @@ class SandboxProcess:
                     os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
             deadline = time.monotonic() + timeout
-            for fd in alive:
-                select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+            for pid, fd in alive.items():
+                if fd is not None:
+                    select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+                while fd is None and os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+                    time.sleep(0.01)
         finally:
-            for fd in alive:
+            for fd in filter(None, alive.values()):
                 os.close(fd)
 
     def close(self) -> None:
@@ -318,9 +321,10 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _pidfd(pid: int) -> int | None:
+    """Open a process; None where it is gone, or where this process may open nothing more."""
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:
+    except OSError:
         return None
 
 
