@@ -71,6 +71,7 @@ wine: setup ## Have the real wxc-exec.exe judge requests for Windows; skipped wh
 bench: setup ## Measure against plain ipykernel
 	@$(python) -m benchmarks
 	@$(python) -m benchmarks.redaction
+	@$(python) -m benchmarks.audit
 
 clean: ## Remove .venv and every cache in this folder
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

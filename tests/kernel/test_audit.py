@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import resource
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +194,50 @@ def test_redactions_are_counted_by_rule(start: Start, ceiling: Path, state: Stat
     reply = kernel.run(f"print({SECRET!r})").reply["metadata"]["mxc"]
     assert state.records("finished")[-1]["redactions"] == reply["redacted"]
     assert sum(reply["redacted"].values()) == 1
+
+
+class Endpoint:
+    """A collector that answers, or one that takes connections and says nothing."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._answers = answers
+        self.address = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.asked: queue.Queue[bytes] = queue.Queue()
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.asked.put(connection.recv(4096).split(b"\r\n")[0])
+                if self._answers:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    connection.close()
+                else:
+                    self._held.append(connection)
+
+    def close(self) -> None:
+        for each in (self._server, *self._held):
+            each.close()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_telemetry_is_exported_and_never_waited_for(
+    start: Start, ceiling: Path, state: State, answers: bool
+) -> None:
+    endpoint = Endpoint(answers=answers)
+    ceiling.write_text(ceiling.read_text() + f"\n[audit]\notel = {endpoint.address!r}\n")
+    kernel = start(ceiling, env={**state.env, "OTEL_BSP_SCHEDULE_DELAY": "100"})
+    assert kernel.run("x = 1").status == "ok"
+    assert endpoint.asked.get(timeout=TIMEOUT).startswith(b"POST /v1/traces")
+    for number in range(20):
+        assert kernel.run(f"x = {number}").status == "ok"
+    shut_down(kernel)
+    endpoint.close()
+    assert len(state.records("finished")) == 21
+    assert state.verify().ok
 
 
 # --- no trail, no cell ----------------------------------------------------------------------------
