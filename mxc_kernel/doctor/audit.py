@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,7 @@ def check_audit(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
             f"{there} cannot be written, so no cell would run",
             f"Make {there} writable for you, or set XDG_STATE_HOME to another folder.",
         )
-    usage = os.statvfs(there)
-    free = usage.f_bavail * usage.f_frsize
+    free = shutil.disk_usage(there).free
     if free < _LITTLE:
         return Check(
             name,
