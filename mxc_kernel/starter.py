@@ -148,9 +148,13 @@ class Starter:
         except BaseException:
             group.close()
             raise
-        child = Child(process, bundle.build(python.magic))
-        child.on_hello = lambda said: _attested(process, user, mounts, workload, said)
-        child.greet(self._greeting(mounts, workload))
+        try:
+            child = Child(process, bundle.build(python.magic))
+            child.on_hello = lambda said: _attested(process, user, mounts, workload, said)
+            child.greet(self._greeting(mounts, workload))
+        except BaseException:
+            process.close()  # nobody else knows of it yet
+            raise
         return Launched(child, policy, mounts)
 
     def contract_text(self, policy: Policy, settings: Settings) -> str:

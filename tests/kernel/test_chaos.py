@@ -129,9 +129,9 @@ class _Chaos:
 
     def _settle(self, cell: Exchange) -> None:
         """Wait for a cell, and interrupt it as a user would who has waited for long."""
-        for _ in range(12):
+        for _ in range(24):
             try:
-                self.talk.take_until(lambda: cell.settled, timeout=5)
+                self.talk.take_until(lambda: cell.settled, timeout=10)
             except AssertionError:
                 self.done["waited"] += 1
                 self.talk.send("interrupt_request", channel="control")
@@ -170,6 +170,7 @@ def test_whatever_is_killed_stopped_or_starved_every_request_is_answered(
     kernel = start(ceiling, env=environment)
     _fresh(kernel)
     kernel.run(f"%allow_rw {folders.downloads}")  # an automatic snapshot exists from here on
+    kernel.run("print('x' * 1_000_000)")  # from the first large message on pyzmq has a thread more
     _fresh(kernel)
     before = Belongings.of(kernel, temporary)
     chaos = _Chaos(kernel, folders, SEED)
