@@ -34,6 +34,7 @@ class Cell:
         reply: the child's reply; held until the child's idle, so that output comes first.
         idle: the child has said that all output was sent.
         interrupted: an interrupt came before it had begun.
+        asking: it has asked the user something, which is not answered yet.
         held: something is to be done after the child is finished and before it is answered.
         in_throwaway: it runs in a child of its own.
         settled: the child is finished with it, or it has ended.
@@ -57,6 +58,7 @@ class Cell:
         self.reply: ChildMessage | None = None
         self.idle = False
         self.interrupted = False
+        self.asking = False
         self.held = False
         self.in_throwaway = False
         self.settled = asyncio.Event()

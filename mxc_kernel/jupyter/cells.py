@@ -94,6 +94,10 @@ class Cells:
                 cell.interrupted = True
                 if cell.preparation is not None:
                     cell.preparation.cancel()
+        for cell in self._running.values():
+            if cell.asking and cell.clock is not None:
+                cell.clock.resume()
+            cell.asking = False  # the interrupt ends its wait, and it may ask again
         if any(cell.interrupted for cell in self._running.values()):
             self._session.wake()  # a child that stands still never begins the cell
         else:
@@ -104,12 +108,17 @@ class Cells:
         if self._asking is None:
             return
         cell = self._running.get(self._asking)
-        self._asking = None
+        self._no_question_open()
         if cell is not None and cell.clock is not None:
             cell.clock.resume()
         if cell is not None:
             cell.inputs += 1
         self._session.send(Channel.STDIN, message.parts)
+
+    def _no_question_open(self) -> None:
+        self._asking = None
+        for cell in self._running.values():
+            cell.asking = False
 
     # --- what the child says --------------------------------------------------------------------
 
@@ -144,14 +153,14 @@ class Cells:
     def input_wanted(self, request: Request, content: dict[str, Any]) -> bool:
         """Ask the user who sent a cell for input; false where the child may not ask."""
         cell = self._running.get(request)
-        if cell is None or not cell.allows_input:
-            return False
+        if cell is None or not cell.allows_input or cell.asking:
+            return False  # one question at a time, or a flood of them would bury the frontend
         question = self._gate.question(request, content)
         if question is None:
             return False
         if cell.clock is not None:
             cell.clock.pause()
-        self._asking = request
+        self._asking, cell.asking = request, True
         self._frontends.ask(request, "input_request", question)
         return True
 
@@ -244,8 +253,8 @@ class Cells:
         cell.preparation = asyncio.get_running_loop().create_task(self._prepare(cell))
         try:
             return await cell.preparation
-        except MxcKernelError as error:
-            self._endings.fail(cell, error)
+        except Exception as error:  # noqa: BLE001 - logged there
+            self._endings.fail(cell, _for_the_user(error))
         except asyncio.CancelledError:
             if not cell.interrupted:
                 raise
@@ -330,8 +339,8 @@ class Cells:
         await cell.settled.wait()
         try:
             views = await self._session.prepare(request)
-        except MxcKernelError as error:
-            views = self._session.drop(request, error)
+        except Exception as error:  # noqa: BLE001 - logged there; whatever it is, the grant goes
+            views = self._session.drop(request, _for_the_user(error))
         if not cell.ended.is_set():
             if not cell.silent:
                 for view in views:
@@ -360,9 +369,9 @@ class Cells:
                 # The user need not wait for the end of the sandbox, which takes 0.1 s.
                 if not cell.ended.is_set():
                     self._endings.conclude(cell)
-        except MxcKernelError as error:
+        except Exception as error:  # noqa: BLE001 - logged there
             if not cell.ended.is_set():
-                self._endings.fail(cell, error)
+                self._endings.fail(cell, _for_the_user(error))
 
     # --- the end of a cell ----------------------------------------------------------------------
 
@@ -394,3 +403,17 @@ class Cells:
             self._frontends.busy(item.request)
             self._frontends.answer(item.request, {"status": "aborted"})
             self._gate.idle(item.request)
+
+
+def _for_the_user(error: Exception) -> MxcKernelError:
+    """Return what a cell is answered with: a bug of ours must end in an answer, not in a hang.
+
+    A sandbox that changes files while the host looks at them can provoke errors nobody thought of.
+    """
+    if isinstance(error, MxcKernelError):
+        return error
+    log.error("the host failed on a cell", exc_info=error)
+    return SandboxExecutionError(
+        f"the kernel failed while it prepared the cell or took a grant back: {error!r}",
+        remedy="Run the cell again; if that does not help, restart the kernel and report this.",
+    )

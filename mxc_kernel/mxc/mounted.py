@@ -129,11 +129,19 @@ def _of_host(
     hidden: Collection[str],
 ) -> str | None:
     shown = mount.device, mount.root
-    if shown != _place(host, mount.point) and shown != _place(host, os.path.realpath(mount.point)):
+    if shown == _place(host, os.devnull) and mount.point in {*plan.denied, *hidden}:
+        return None  # what stands for a denied file
+    needed = _needed(mount.point, readonly, hidden)
+    places = [_place(host, mount.point)]
+    if needed:
+        # /lib64 and the like are links. A grant is none: it was resolved when it was planned, and
+        # another sandbox may have put one in its place since.
+        places.append(_place(host, os.path.realpath(mount.point)))
+    if shown not in places:
         return f"shows another place of the host: {mount.root} on {mount.device}"
     if mount.point in _DEVICES:
         return None
-    access = max(plan.filesystem.access(mount.point), _needed(mount.point, readonly, hidden))
+    access = max(plan.filesystem.access(mount.point), needed)
     if access is Access.NONE:
         return "is visible, and not granted"
     if mount.writable and access is not Access.READWRITE:

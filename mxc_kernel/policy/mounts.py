@@ -85,7 +85,7 @@ def plan_mounts(filesystem: Filesystem) -> MountPlan:
     seen = set(found)
     for path, access in wanted.grants:
         there = os.path.lexists(path)
-        plain = there and os.path.realpath(path) == path
+        plain = there and _is_plain(path)
         covers_some = access < _above(wanted, path)
         if covers_some and there:
             seen.add(path)
@@ -122,6 +122,14 @@ def appeared(before: MountPlan, filesystem: Filesystem) -> tuple[str, ...]:
         filesystem: what that plan was made from.
     """
     return tuple(sorted(plan_mounts(filesystem).seen - before.seen))
+
+
+def _is_plain(path: str) -> bool:
+    """Whether no symlink is in a path."""
+    try:
+        return os.path.realpath(path) == path
+    except OSError:  # there was one, which was removed between two looks
+        return False
 
 
 def _above(filesystem: Filesystem, path: str) -> Access:

@@ -27,8 +27,8 @@ def canonical(path: str, *, base: str | None) -> str:
         base: an absolute folder that relative paths start from; None refuses them.
 
     Raises:
-        SandboxPolicyError: the path is empty, cannot be expanded, runs in a circle of symlinks, or
-            holds a character that the sandbox executable cannot be given.
+        SandboxPolicyError: the path is empty, cannot be expanded, runs in a circle of symlinks,
+            holds a character that the sandbox executable cannot be given, or changes meanwhile.
     """
     _refuse_characters(path)
     expanded = os.path.expanduser(path)
@@ -52,7 +52,7 @@ def canonical(path: str, *, base: str | None) -> str:
                 remedy="Remove the symlink or name the folder that is meant.",
             ) from None
         # Missing, or not ours to look into: what can be resolved is, and the launch finds out.
-        real = os.path.realpath(expanded)
+        real = _resolved(expanded)
         refuse_short_names(real)
     return NATIVE.normal(real)
 
@@ -71,6 +71,21 @@ def refuse_short_names(path: str, style: PathStyle = NATIVE) -> None:
             f"{path!r} may be the short form of another name, and it does not exist",
             remedy="Write the names out in full.",
         )
+
+
+def _resolved(path: str) -> str:
+    """Return what can be resolved of a path.
+
+    Raises:
+        SandboxPolicyError: a symlink in it was removed between two looks; only then realpath fails.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        raise SandboxPolicyError(
+            f"{path!r} changes while it is being looked at",
+            remedy="Run the cell again when nothing works in that folder any more.",
+        ) from None
 
 
 def _refuse_characters(path: str) -> None:

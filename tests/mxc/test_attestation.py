@@ -332,6 +332,38 @@ def test_another_folder_in_place_of_a_granted_one(stand: Stand) -> None:
     stand.refused("/read shows another place of the host: .*/outside", arguments)
 
 
+def test_a_granted_folder_that_has_become_a_link(stand: Stand) -> None:
+    """Another sandbox can put one there after the check; bubblewrap mounts what it leads to."""
+    read, outside = stand.root / "read", stand.root / "outside"
+    process, said = stand.start()
+    assert attestation.attest(process, stand.agreed, said)
+    agreed = stand.agreed
+    read.rename(stand.root / "kept")
+    read.symlink_to(outside)
+    process, said = stand.start()
+    with pytest.raises(SandboxAttestationError, match="/read shows another place of the host"):
+        attestation.attest(process, agreed, said)
+
+
+def test_a_denied_file_is_hidden(stand: Stand) -> None:
+    file = stand.root / "write" / "denied.txt"
+    file.write_text("private")
+    plan = plan_mounts(
+        Filesystem.of(
+            readonly=[str(stand.root / "read")],
+            readwrite=[str(stand.root / "write")],
+            denied=[str(stand.root / "write" / "denied"), str(file)],
+        )
+    )
+    agreed = stand.agreed._replace(mounts=plan)
+    hide = ["--ro-bind", "/dev/null", str(file)]
+    process, said = stand.start(stand.arguments() | {"also": hide})
+    assert attestation.attest(process, agreed, said)
+    process, said = stand.start()
+    with pytest.raises(SandboxAttestationError, match=r"/denied\.txt is not mounted"):
+        attestation.attest(process, agreed, said)
+
+
 def test_the_host_s_temporary_files(stand: Stand) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as shared:
         os.chmod(shared, 0o777)

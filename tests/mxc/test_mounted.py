@@ -19,10 +19,14 @@ HOST = [
     Mount(7, "8:3", "/", "/home/ada/disk", True, "ext4"),
 ]
 PLAN = MountPlan(
-    Filesystem.of(readonly=["/home/ada"], readwrite=["/home/ada/w"], denied=["/home/ada/w/d"]),
+    Filesystem.of(
+        readonly=["/home/ada"],
+        readwrite=["/home/ada/w"],
+        denied=["/home/ada/w/d", "/home/ada/w/secret.txt"],
+    ),
     readonly=("/home/ada",),
     readwrite=("/home/ada/w",),
-    denied=("/home/ada/w/d",),
+    denied=("/home/ada/w/d", "/home/ada/w/secret.txt"),
 )
 RIGHT = [
     Mount(20, "0:50", "/newroot", "/", True, "tmpfs"),
@@ -36,6 +40,7 @@ RIGHT = [
     Mount(28, "8:2", "/@home/ada/w", "/home/ada/w", True, "btrfs"),
     Mount(29, "0:54", "/", "/home/ada/w/d", True, "tmpfs"),
     Mount(30, "8:1", "/opt/python", "/opt/python", False, "ext4"),
+    Mount(31, "0:6", "/null", "/home/ada/w/secret.txt", False, "devtmpfs"),
 ]
 NEEDED = {"readonly": ("/opt/python",)}
 places = st.sampled_from(

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from mxc_kernel.errors import SandboxPolicyError
-from mxc_kernel.policy import canonical
+from mxc_kernel.policy import canonical, mounts
 from mxc_kernel.policy.paths import symlinks
 
 
@@ -73,3 +73,17 @@ def test_where_the_symlinks_on_a_path_lie(root):
     assert symlinks(f"{root}/real/in/x") == ()
     os.symlink("circle", f"{root}/circle")
     assert set(symlinks(f"{root}/circle")) == {f"{root}/circle"}
+
+
+def test_a_path_that_changes_while_it_is_resolved_is_refused(root, monkeypatch):
+    """A sandbox can remove a link between the look that finds it and the one that reads it."""
+    os.symlink("missing", f"{root}/link")
+    assert canonical(f"{root}/link", base=None) == f"{root}/missing"
+
+    def gone(name):
+        raise FileNotFoundError(2, "No such file or directory", name)
+
+    monkeypatch.setattr(os, "readlink", gone)
+    with pytest.raises(SandboxPolicyError, match="changes while it is being looked at"):
+        canonical(f"{root}/link", base=None)
+    assert not mounts._is_plain(f"{root}/link")
