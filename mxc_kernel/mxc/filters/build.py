@@ -6,9 +6,9 @@ refuses by default:
 - ``calls`` lists every system call that there is in the sandbox. What is not listed does not exist
   (ENOSYS), among it what Linux gains in future. Programs take that for an older kernel and use
   another way, which is why ``clone3`` answers so too: its flags lie in memory that a filter cannot
-  read, and glibc then uses ``clone``. ``REFUSED`` answers EPERM instead: calls that every kernel
-  has and that fail so for an ordinary user anyway; programs have a message for that and no other
-  way.
+  read, and glibc then uses ``clone``; ``openat2`` answers so for the same reason. ``REFUSED``
+  answers EPERM instead: calls that every kernel has and that fail so for an ordinary user anyway;
+  programs have a message for that and no other way.
 - ``arguments`` refuses some uses of calls that are needed.
 
 Both end a process that calls as a 32-bit or x32 program would (SIGSYS): those calls have other
@@ -40,7 +40,7 @@ _FILES = """
     fgetxattr flistxattr flock fremovexattr fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd
     getdents getdents64 getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch ioctl
     lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr lstat mkdir
-    mkdirat mknod mknodat newfstatat open openat openat2 pipe pipe2 pread64 preadv preadv2 pwrite64
+    mkdirat mknod mknodat newfstatat open openat pipe pipe2 pread64 preadv preadv2 pwrite64
     pwritev pwritev2 read readahead readlink readlinkat readv removexattr rename renameat renameat2
     rmdir sendfile setxattr splice stat statfs statx symlink symlinkat sync sync_file_range syncfs
     tee truncate umask unlink unlinkat utime utimensat utimes vmsplice write writev cachestat
@@ -111,6 +111,21 @@ _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _FAMILIES = (_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK)
 _NETLINK_ROUTE = 0  # what getifaddrs asks
 _ASK_PERSONALITY = 0xFFFF_FFFF
+# A program left in a grant with this bit would give the rights of the user to any other account
+# that runs it outside. Not the group's bit: folders that groups share have it, and copying one
+# sets it.
+_SET_UID = 0o4000
+_MODES = {
+    "chmod": 1,
+    "creat": 1,
+    "fchmod": 1,
+    "fchmodat": 2,
+    "fchmodat2": 2,
+    "mknod": 1,
+    "mknodat": 2,
+}
+_CREATE, _TEMPORARY = 0o100, 0o2000_0000  # O_CREAT and the bit of O_TMPFILE that is its own
+_OPENS = {"open": 1, "openat": 2}  # where the flags stand; the mode is next
 
 _Rule = tuple[int, str, tuple[Any, ...]]  # what to answer, to which call, with which arguments
 
@@ -162,6 +177,13 @@ def _arguments(library: ModuleType) -> Iterator[_Rule]:
     for request in _TERMINAL_REQUESTS.values():
         yield forbidden, "ioctl", (library.Arg(1, library.MASKED_EQ, _IOCTL_BITS, request),)
     yield forbidden, "personality", (library.Arg(0, library.NE, _ASK_PERSONALITY),)
+    owners_rights = library.MASKED_EQ, _SET_UID, _SET_UID
+    for call, mode in _MODES.items():
+        yield forbidden, call, (library.Arg(mode, *owners_rights),)
+    for call, flags in _OPENS.items():
+        for creates in (_CREATE, _TEMPORARY):
+            making = library.Arg(flags, library.MASKED_EQ, creates, creates)
+            yield forbidden, call, (making, library.Arg(flags + 1, *owners_rights))
     # The kernel looks at 32 bits, the filter compares 64: what has others set is refused.
     unknown = library.ERRNO(errno.EAFNOSUPPORT)
     for family in set(range(max(_FAMILIES))).difference(_FAMILIES):
