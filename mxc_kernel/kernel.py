@@ -41,7 +41,11 @@ def main(arguments: list[str] | None = None) -> None:
     from mxc_kernel.session import Session
 
     session = Session(
-        notebook_dir=os.getcwd(), python=python, arguments=rest, executable=executable
+        notebook_dir=os.getcwd(),
+        python=python,
+        arguments=rest,
+        executable=executable,
+        connection_file=os.path.realpath(connection_file),
     )
     session.start()
     try:

@@ -58,6 +58,7 @@ class Session:
         arguments: command line for the child's IPKernelApp. It is as untrusted as the child.
         environ: the host's environment.
         executable: the verification of the executable, where it has begun already.
+        connection_file: canonical path of this kernel's connection file; None if there is none.
 
     Attributes:
         request: what the session has asked for so far.
@@ -75,6 +76,7 @@ class Session:
         arguments: Sequence[str] = (),
         environ: Mapping[str, str] = os.environ,
         executable: VerifiedAhead | None = None,
+        connection_file: str | None = None,
     ) -> None:
         self.request = Request()
         self.on_frame: Callable[[Channel, list[bytes]], None] = lambda _channel, _parts: None
@@ -83,7 +85,9 @@ class Session:
         self.on_guest_exit: Callable[[MxcKernelError], None] = lambda _error: None
         self._notebook_dir = notebook_dir
         self._environ = environ
-        self._starter = Starter(notebook_dir, python, arguments, environ, executable)
+        self._starter = Starter(
+            notebook_dir, python, arguments, environ, executable, connection_file
+        )
         self._ceiling: Ceiling | None = None
         self._stamp: object = None
         self._child: Child | None = None

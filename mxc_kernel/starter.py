@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mxc_kernel.child import Child
+from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.mxc import binary, bundle, cgroup, contract, filters, identity, launcher, runtime
 from mxc_kernel.mxc.ahead import VerifiedAhead
 from mxc_kernel.policy import NATIVE, Access, MountPlan, Policy, Settings, plan_mounts
@@ -89,6 +90,7 @@ class Starter:
         arguments: command line for the child's IPKernelApp. It is as untrusted as the child.
         environ: the host's environment.
         executable: the verification of the executable, where it has begun already.
+        connection_file: canonical path of this kernel's connection file; None if there is none.
     """
 
     def __init__(
@@ -98,12 +100,14 @@ class Starter:
         arguments: Sequence[str],
         environ: Mapping[str, str],
         executable: VerifiedAhead | None = None,
+        connection_file: str | None = None,
     ) -> None:
         self._notebook_dir = notebook_dir
         self._python = python
         self._arguments = list(arguments)
         self._environ = environ
         self._executable = executable or VerifiedAhead(environ)
+        self._connection_file = connection_file
         self._lease: identity.Lease | None = None
         self._interpreter: runtime.Interpreter | None = None
         self._libraries: Libraries | None = None
@@ -132,6 +136,7 @@ class Starter:
         Raises:
             MxcKernelError: a prerequisite is missing or a grant cannot be had.
         """
+        self._refuse_own_connection(policy)
         executable = self._executable.get(settings.executable)
         user = self._user(settings)
         workload, python = self._workload(policy, settings)
@@ -204,6 +209,27 @@ class Starter:
             self._lease.close()
             self._lease = None
         self._executable.close()
+
+    def _refuse_own_connection(self, policy: Policy) -> None:
+        """Refuse a grant of the folder that this kernel's connection file lies in.
+
+        Its key would let code in the sandbox send cells of its own, with grants at their top.
+        Hiding the file would not do: the sockets of the ipc transport are beside it, which do not
+        exist yet when the first sandbox is launched, and what is hidden must exist.
+
+        Raises:
+            SandboxPolicyError: the policy grants that folder.
+        """
+        path = self._connection_file
+        if path is None:
+            return
+        folder = os.path.dirname(path)
+        if max(policy.filesystem.access(path), policy.filesystem.access(folder)) > Access.NONE:
+            raise SandboxPolicyError(
+                f"{folder} would be granted, and this kernel's own connection file lies in it",
+                remedy="Start the kernel with a connection file elsewhere (left to itself, Jupyter "
+                "takes a folder that is never granted), or leave that folder out of the ceiling.",
+            )
 
     def _user(self, settings: Settings) -> identity.Identity | None:
         """Return whom the sandbox runs as, if not as ourselves."""
