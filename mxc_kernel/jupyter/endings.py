@@ -186,10 +186,11 @@ class Endings:
     def fail(self, cell: Cell, error: MxcKernelError, facts: dict[str, Any] | None = None) -> None:
         """End a cell with one of the host's errors."""
         name = type(error).__name__
-        lines = [f"{name}: {error.message}", error.remedy]
+        message = self._gate.quoting(cell.request, error.message)
+        lines = [f"{name}: {message}", self._gate.quoting(cell.request, error.remedy)]
         # A cell's own error may have the same name; only the host can say that it was the host's.
         facts = {**(facts or self._gate.finish(cell.request)), "error": name}
-        self.fail_with(cell, name, error.message, lines, facts)
+        self.fail_with(cell, name, message, lines, facts)
 
     def fail_with(
         self,

@@ -300,6 +300,10 @@ class Gate:
         """
         return self.replies.read(message, asked)
 
+    def quoting(self, request: Request, text: str) -> str:
+        """Return words of the host's, which may quote the child's last ones, as they may pass."""
+        return self._bundles.text(text, request.output.redacted)
+
     def question(self, request: Request, content: dict[str, Any]) -> dict[str, Any] | None:
         """Return a question to the user as it may be asked; all that was shown goes out before."""
         try:
