@@ -1,6 +1,6 @@
 # Everything runs from .venv in this folder; nothing is installed anywhere else but by `setup`.
 .DEFAULT_GOAL := help
-.PHONY: help venv setup demo test conformance soak fuzz lint browser screenshot wine bench clean
+.PHONY: help venv setup demo test escape conformance soak fuzz lint browser screenshot wine bench clean
 .DELETE_ON_ERROR:
 unexport PYTHONPATH PYTHONHOME
 
@@ -27,8 +27,11 @@ setup: venv ## Fetch and verify what the sandbox needs: the MXC executable, bubb
 demo: setup ## Run every notebook in notebooks/ in the real sandbox and check what came out
 	@$(python) notebooks/demo
 
-test: setup ## Run the whole test suite
+test: setup ## Run the test suite; attacks, conformance and the browser have targets of their own
 	@$(python) -m pytest -q
+
+escape: setup ## Attack the sandbox and the kernel in every way there is a test for; takes some minutes
+	@$(python) -m pytest -q tests/escape
 
 conformance: setup ## Run the tests of ipykernel, nbclient and papermill against this kernel
 	@$(python) -m tests.conformance

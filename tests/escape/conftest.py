@@ -1,7 +1,11 @@
-"""Runs an attack in the real sandbox twice: as a cell would, and with the hardening left out.
+"""Two stages for attacks.
 
+The box runs an attack in the real sandbox twice: as a cell would, and with the hardening left out.
 What fails in the first and succeeds in the second was stopped by the hardening and nothing else. No
 Jupyter: the launcher, the executable, the contract and the worker's hardening are the real ones.
+
+The stage is a user's home with a real kernel in it. The tests of a file share it, and leave it as
+they found it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ import pytest
 import mxc_kernel.worker.hardening
 from mxc_kernel.mxc import binary, contract, filters, identity, launcher, runtime
 from mxc_kernel.policy import Filesystem, Network, NetworkMode, plan_mounts
+
+from .stage import Stage
 
 PATIENCE = 60.0  # seconds
 MACHINE = os.uname().machine
@@ -191,3 +197,10 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         if held is not None:
             held.close()
         shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def stage(installed_kernelspec: str) -> Iterator[Stage]:
+    """A home with a kernel in it, for all tests of a file."""
+    with Stage(installed_kernelspec) as made:
+        yield made

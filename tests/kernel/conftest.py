@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,21 +162,69 @@ class Folders:
     outside: Path
 
 
-@pytest.fixture
-def folders(sandbox_folder: Path) -> Folders:
+def make_folders(root: Path) -> Folders:
     """Documents to read, Downloads to write, and a folder that no ceiling names."""
-    made = Folders(
-        sandbox_folder,
-        sandbox_folder / "Documents",
-        sandbox_folder / "Downloads",
-        sandbox_folder / "outside",
-    )
+    made = Folders(root, root / "Documents", root / "Downloads", root / "outside")
     for folder in (made.documents, made.downloads, made.outside):
         folder.mkdir()
         folder.chmod(0o777)
     (made.documents / "report.txt").write_text("figures\n")
     (made.outside / "private.txt").write_text("private\n")
     return made
+
+
+def start_kernel(
+    kernelspec: str,
+    scratch: Path,
+    ceiling: Path | None = None,
+    *,
+    cwd: Path | None = None,
+    arguments: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    connection_file: Path | None = None,
+    transport: str = "ipc",
+    **options: Any,
+) -> Kernel:
+    """Start a kernel and do not wait for it.
+
+    Args:
+        kernelspec: its name.
+        scratch: a folder of the test's own, for the connection file and as the default folder.
+        ceiling: the ceiling file; None for none.
+        cwd: the notebook's folder.
+        arguments: for the child's command line.
+        env: what its environment has beside ours.
+        connection_file: where that is to be.
+        transport: "ipc" or "tcp".
+        options: what is passed on to Popen.
+    """
+    environment = {**os.environ, **(env or {})}
+    environment.pop("MXC_KERNEL_CEILING", None)
+    if not env or "XDG_CONFIG_HOME" not in env:
+        environment["XDG_CONFIG_HOME"] = str(scratch / "config")  # no ceiling of the developer's
+    if ceiling is not None:
+        environment["MXC_KERNEL_CEILING"] = str(ceiling)
+    manager = KernelManager(kernel_name=kernelspec, transport=transport)
+    manager.connection_file = str(connection_file or scratch / f"{uuid.uuid4().hex[:8]}.json")
+    manager.start_kernel(
+        cwd=str(cwd or scratch), env=environment, extra_arguments=list(arguments), **options
+    )
+    client = manager.client()
+    client.start_channels()
+    return Kernel(manager, client)
+
+
+def end_kernel(kernel: Kernel) -> None:
+    """End a kernel, and give back what its client holds."""
+    kernel.client.stop_channels()
+    if kernel.manager.has_kernel:
+        kernel.manager.shutdown_kernel()
+
+
+@pytest.fixture
+def folders(sandbox_folder: Path) -> Folders:
+    """Documents to read, Downloads to write, and a folder that no ceiling names."""
+    return make_folders(sandbox_folder)
 
 
 @pytest.fixture
@@ -198,41 +247,19 @@ readonly = ["{folders.documents}"]
 
 
 @pytest.fixture
-def start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed_kernelspec: str
-) -> Iterator[Start]:
+def start(tmp_path: Path, installed_kernelspec: str) -> Iterator[Start]:
     """Start kernels with a ceiling; all of them end with the test."""
     started: list[Kernel] = []
 
-    def start_one(
-        ceiling: Path | None = None,
-        *,
-        cwd: Path | None = None,
-        arguments: tuple[str, ...] = (),
-        env: dict[str, str] | None = None,
-    ) -> Kernel:
-        environment = {**os.environ, **(env or {})}
-        environment.pop("MXC_KERNEL_CEILING", None)
-        environment["XDG_CONFIG_HOME"] = str(tmp_path / "config")  # no ceiling of the developer's
-        if ceiling is not None:
-            environment["MXC_KERNEL_CEILING"] = str(ceiling)
-        manager = KernelManager(kernel_name=installed_kernelspec, transport="ipc")
-        manager.connection_file = str(tmp_path / f"connection-{len(started)}.json")
-        manager.start_kernel(
-            cwd=str(cwd or tmp_path), env=environment, extra_arguments=list(arguments)
-        )
-        client = manager.client()
-        client.start_channels()
-        kernel = Kernel(manager, client)
+    def start_one(ceiling: Path | None = None, **options: Any) -> Kernel:
+        kernel = start_kernel(installed_kernelspec, tmp_path, ceiling, **options)
         started.append(kernel)
-        client.wait_for_ready(timeout=TIMEOUT)
+        kernel.client.wait_for_ready(timeout=TIMEOUT)
         return kernel
 
     yield start_one
     for kernel in started:
-        kernel.client.stop_channels()
-        if kernel.manager.has_kernel:
-            kernel.manager.shutdown_kernel()
+        end_kernel(kernel)
 
 
 @pytest.fixture
