@@ -88,7 +88,6 @@ STRANGE = {
         "raw(IOPUB, json.dumps({'msg_type': 'forged' * 100_000}).encode(), text('forged'))"
     ),
     "a-request-s-type": 'raw(IOPUB, b\'{"msg_type": "execute_request"}\', b\'{"code": "forged"}\')',
-    "not-utf-8": 'raw(IOPUB, STREAM, b\'{"name": "stdout", "text": "forged\\xff\\xfe"}\')',
     "utf-16": "raw(IOPUB, STREAM, text('forged').decode().encode('utf-16'))",
     "a-byte-order-mark": "raw(IOPUB, STREAM, b'\\xef\\xbb\\xbf' + text('forged'))",
     "infinity": "raw(IOPUB, STREAM, text('forged')[:-1] + b', \"x\": Infinity}')",
@@ -143,6 +142,17 @@ def test_a_strange_frame_is_dropped_and_harms_nobody(hostile: Kernel, strange: s
     assert not any("forged" in str(m["content"]) for m in said if "code" not in m["content"])
     assert [m["content"]["execution_state"] for m in result.of_type("status")] == ["busy", "idle"]
     assert not hostile.client.stdin_channel.msg_ready()
+
+
+def test_text_that_is_not_utf_8_is_shown_as_far_as_it_is(hostile: Kernel) -> None:
+    r"""Programs print such bytes, so it is no offence; and it is text before it is looked at."""
+    token = "ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    result = hostile.run(
+        f"secret = ({token[:9]!r} + {token[9:]!r}).encode()\n"
+        'put(raw(IOPUB, STREAM, b\'{"name": "stdout", "text": "so\\xff \' + secret + b\'"}\'))'
+    )
+    assert "so\ufffd" in result.stream()
+    assert token not in result.stream()
 
 
 BROKEN = {
@@ -216,9 +226,14 @@ def test_a_cell_that_says_it_is_done_and_goes_on_is_one_that_goes_on(
 
 
 def test_a_grant_for_one_cell_ends_with_it_whatever_the_cell_says(stage: Stage) -> None:
-    """One that claims to be done and goes on writing has lost its sandbox."""
+    """One that claims to be done and goes on writing is asked for its names and does not answer.
+
+    Its clock interrupts it then; without a limit it has the two minutes that packing may take.
+    """
     target = stage.extra / "grows"
-    kernel = stage.start(prelude=PRELUDE + FORGE + MORE)
+    text = stage.ceiling.read_text().replace('"30s"', '"3s"')
+    ceiling = stage.write_ceiling(text, "three.toml")
+    kernel = stage.start(ceiling, prelude=PRELUDE + FORGE + MORE)
     result = kernel.run(
         f"%%allow_rw {stage.extra}\n"
         "reply = {'status': 'ok', 'execution_count': 1, 'user_expressions': {}}\n"
@@ -332,13 +347,21 @@ def test_an_error_by_hand_does_not_make_a_cell_fail(hostile: Kernel) -> None:
 # --- silence and floods --------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def hurried(stage: Stage) -> Kernel:
+    """A kernel whose cells have one second."""
+    text = stage.ceiling.read_text().replace('"30s"', '"1s"')
+    return stage.start(stage.write_ceiling(text, "short.toml"), prelude="")
+
+
 @pytest.fixture
-def short(stage: Stage) -> Iterator[Kernel]:
-    """A kernel whose cells have two seconds."""
-    ceiling = stage.write_ceiling(stage.ceiling.read_text().replace('"30s"', '"2s"'), "short.toml")
-    kernel = stage.start(ceiling, prelude=PRELUDE + FORGE + MORE)
-    yield kernel
-    stage.end(kernel)
+def short(hurried: Kernel) -> Kernel:
+    """That kernel, where code can forge."""
+    for _ in range(2):  # a sandbox that was just ended takes one cell with it
+        ready = hurried.run(PRELUDE + FORGE + MORE)
+        if ready.status == "ok":
+            return hurried
+    raise AssertionError(ready.error)
 
 
 SILENT = {

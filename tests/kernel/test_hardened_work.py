@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 
-from .conftest import Kernel
+from .conftest import Folders, Kernel
 
 
 def test_sandbox_shows_what_was_attested_and_by_whom(kernel: Kernel) -> None:
@@ -90,3 +92,18 @@ def test_a_write_outside_of_the_grants_is_an_error_and_not_lost(kernel: Kernel) 
     assert kernel.run("open('/lost', 'w')").error.startswith("PermissionError")
     assert kernel.run("open('/tmp/kept', 'w').write('kept')").value == "4"
     assert kernel.run("open('/tmp/kept').read()").value == "'kept'"
+
+
+def test_pip(kernel: Kernel, folders: Folders) -> None:
+    """From a granted folder of wheels, into the session: programs, locks, renames, links."""
+    info = "mxc_sample-1.0.dist-info"
+    with zipfile.ZipFile(folders.documents / "mxc_sample-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("mxc_sample.py", "answer = 42\n")
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: mxc-sample\nVersion: 1.0\n"
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    code = f"%pip install --no-index --find-links {folders.documents} mxc-sample"
+    assert "Successfully installed mxc-sample-1.0" in kernel.run(code).stream()
+    assert kernel.run("import mxc_sample; mxc_sample.answer").value == "42"

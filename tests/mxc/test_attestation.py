@@ -52,6 +52,11 @@ def prepare() -> None:
     attestation._libc.syscall(KEYCTL, join_session_keyring, None)
 
 
+# One shell below the other, as deep as a sandbox's program is below its launcher.
+NEST = 'test $0 = 0 && { read -r orders; echo "{}"; read -r more; }; '
+NEST += 'test $0 = 0 || sh -c "$1" $(($0 - 1)) "$1"; :'
+
+
 @dataclass
 class Stand:
     """A sandbox that can be set up wrongly.
@@ -194,6 +199,22 @@ def test_a_namespace_of_the_host(stand: Stand, name: str) -> None:
     stand.refused(f"ns/{name}: it is the host's", arguments)
 
 
+@pytest.mark.parametrize("name", ["user", "pid", "mnt", "ipc", "uts", "net"])
+def test_each_namespace_is_looked_at(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No bubblewrap leaves out those of users and mounts, so this is a process without one."""
+    process, said = stand.start(command=["/bin/sh", "-c", NEST, "3", NEST])
+    proc = f"/proc/{process.workload()}"
+    look = attestation._Look(proc, attestation._status(proc), [], stand.agreed, process, said)
+    monkeypatch.setattr(attestation, "_NAMESPACES", (name,) if name != "net" else ())
+    with pytest.raises(SandboxAttestationError, match=f"ns/{name}: it is the host's"):
+        attestation._namespaces(look)
+    process, said = stand.start()  # the control
+    proc = f"/proc/{process.workload()}"
+    assert attestation._namespaces(look._replace(proc=proc))
+
+
 def test_the_host_s_processes(stand: Stand) -> None:
     arguments = stand.arguments()
     del arguments["pid"]
@@ -231,10 +252,7 @@ def test_a_capability(stand: Stand) -> None:
 
 def test_new_privileges(stand: Stand) -> None:
     """No bubblewrap leaves them, so this is a process without one."""
-    # One shell below the other, as deep as a sandbox's program is below its launcher.
-    nest = 'test $0 = 0 && { read -r orders; echo "{}"; read -r more; }; '
-    nest += 'test $0 = 0 || sh -c "$1" $(($0 - 1)) "$1"; :'
-    process, said = stand.start(command=["/bin/sh", "-c", nest, "3", nest])
+    process, said = stand.start(command=["/bin/sh", "-c", NEST, "3", NEST])
     pid = process.workload()
     with open(f"/proc/{pid}/status") as file:
         if "NoNewPrivs:\t1" in file.read():
