@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mxc_kernel.errors import (
-    SandboxAttestationError,
+    MxcKernelError,
     SandboxExecutionError,
     SandboxTimeoutError,
 )
@@ -58,7 +58,7 @@ class Child:
     def __init__(self, process: SandboxProcess, bundle: bytes) -> None:
         self.process = process
         self.on_frame: Callable[[Channel, list[bytes]], None] = lambda _channel, _parts: None
-        self.on_exit: Callable[[SandboxExecutionError], None] = lambda _error: None
+        self.on_exit: Callable[[MxcKernelError], None] = lambda _error: None
         self.on_hello: Callable[[Mapping[str, object]], tuple[Fact, ...]] = lambda _facts: ()
         self.alive = False
         self.facts: dict[str, object] = {}
@@ -238,7 +238,7 @@ class Child:
         except WireError as error:
             # A child that breaks the protocol is not reasoned with.
             self._ended(f"it broke the protocol: {error}")
-        except SandboxAttestationError as error:
+        except MxcKernelError as error:
             self._end(error)
         except Exception as error:  # a bug of ours must end in an answer, not a hang
             import logging  # costs 10 ms, and this module is loaded before the sandbox is launched
@@ -285,6 +285,12 @@ class Child:
 
     def _ended(self, violation: str) -> None:
         self.close()
+        enforcement = self.process.enforcement
+        if enforcement is not None and enforcement.crossing is not None:
+            from mxc_kernel.crossings import limit_error
+
+            self._end(limit_error(enforcement.crossing, killed=True))
+            return
         status = self.process.poll()
         words = self._last_words()
         if violation:
@@ -293,6 +299,8 @@ class Child:
             message = f"the sandbox did not start (exit status {status}){self._limits()}{words}"
         else:
             limits = self._limits() if status == 128 + signal.SIGKILL else ""
+            if enforcement is not None and status == 128 + signal.SIGBUS:
+                limits = f": {enforcement.why_no_room()}"
             message = f"the sandboxed Python died ({_describe_status(status)}){limits}{words}"
         remedy = (
             "Run the cell again: it gets a fresh sandbox."
@@ -301,7 +309,7 @@ class Child:
         )
         self._end(SandboxExecutionError(message, remedy=remedy))
 
-    def _end(self, error: SandboxExecutionError) -> None:
+    def _end(self, error: MxcKernelError) -> None:
         self.close()
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)

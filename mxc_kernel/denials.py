@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mxc_kernel.crossings import LIMIT_WORDS, amount
 from mxc_kernel.errors import SandboxPolicyError
 from mxc_kernel.policy import NATIVE, Access, Ceiling, Network, NetworkMode, Policy, Request
 from mxc_kernel.views import NO_CEILING, Block, Code, Lines, Paragraph, Table, View, notice
@@ -373,6 +374,39 @@ def _network_finding(report: Mapping[str, object], rules: Rules) -> Finding | No
     return Finding(what, (rule, decides, Code("[network]"), " in ", *files, "."))
 
 
+# What an error may be about: limits by their names, and what it looks like.
+_FULL = "no space left"
+_LIMITED = {
+    "open_files": (("open_files",), "too many open files"),
+    "file_size": (("file_size",), "a file that is too large"),
+    "scratch": (("scratch_space", "scratch_files"), _FULL),
+    "memory": (("memory",), "out of memory"),
+    "processes": (("processes",), "no further process or thread"),
+}
+
+
+def _limit_finding(report: Mapping[str, object], rules: Rules) -> Finding | None:
+    names, what = _LIMITED.get(str(report.get("limit")), ((), ""))
+    limits = rules.effective.limits
+    held = {name: value for name in names if (value := getattr(limits, name)) is not None}
+    if not held:
+        return None
+    most = " and ".join(f"{name} = {amount(name, value)}" for name, value in held.items())
+    options = [part for name in held for part in (" and ", Code(LIMIT_WORDS[name][1]))][1:]
+    where = " in one of the sandbox's own folders, such as /tmp" if what == _FULL else ""
+    return Finding(
+        (what,),
+        (
+            f"The limit{where} is {most}. ",
+            "Use less, or raise it within the ceiling: ",
+            Code("%limits"),
+            " with ",
+            *options,
+            ".",
+        ),
+    )
+
+
 def _listed(host: str, network: Network) -> bool:
     return network.mode is NetworkMode.HOSTS and host.lower().rstrip(".") in network.hosts
 
@@ -397,6 +431,7 @@ def _within(path: str, folders: Sequence[str]) -> bool:
 _JUDGES: dict[str, Callable[[Mapping[str, object], Rules], Finding | None]] = {
     "filesystem": _file_finding,
     "network": _network_finding,
+    "limit": _limit_finding,
 }
 
 

@@ -8,6 +8,7 @@ __all__ = [
     "SandboxAttestationError",
     "SandboxBackendUnsupportedError",
     "SandboxExecutionError",
+    "SandboxLimitError",
     "SandboxOutputError",
     "SandboxPolicyError",
     "SandboxTimeoutError",
@@ -59,6 +60,10 @@ class SandboxAttestationError(SandboxExecutionError):
 
 class SandboxTimeoutError(MxcKernelError):
     """A cell or a start-up passed its time limit."""
+
+
+class SandboxLimitError(MxcKernelError):
+    """A cell or its sandbox passed a limit on memory, processor time, processes or files."""
 
 
 class SandboxOutputError(MxcKernelError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
-__all__ = ["exists_unlinked"]
+__all__ = ["exists_unlinked", "open_unlinked"]
 
 
 def exists_unlinked(path: str) -> bool:
@@ -15,6 +17,33 @@ def exists_unlinked(path: str) -> bool:
     Args:
         path: absolute path.
     """
+    try:
+        os.close(_reached(path))
+    except OSError:
+        return False
+    return True
+
+
+def open_unlinked(path: str) -> int:
+    """Open a folder or file for reading, with no symbolic link anywhere in its path.
+
+    Args:
+        path: absolute path.
+
+    Raises:
+        OSError: it is not there, is a link, or cannot be read.
+    """
+    reached = _reached(path)
+    try:
+        if stat.S_ISLNK(os.fstat(reached).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        # The very object: what the path leads to may be another by now.
+        return os.open(f"/proc/self/fd/{reached}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(reached)
+
+
+def _reached(path: str) -> int:
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     folder = os.open("/", flags | os.O_DIRECTORY)
     try:
@@ -24,7 +53,6 @@ def exists_unlinked(path: str) -> bool:
             os.close(folder)
             folder = below
     except OSError:
-        return False
-    finally:
         os.close(folder)
-    return True
+        raise
+    return folder

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from mxc_kernel.carrying import Carried, Snapshot
+from mxc_kernel.crossings import listed
 from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.policy import MountPlan
 from mxc_kernel.views import Block, Code, Lines, Paragraph, Table, View, notice
 
-__all__ = ["checkpointed", "dropped", "fresh_after_death", "not_mounted", "relaunched", "restored"]
+__all__ = [
+    "checkpointed",
+    "dropped",
+    "fresh_after_death",
+    "left_running",
+    "not_mounted",
+    "relaunched",
+    "restored",
+]
 
 
 def relaunched(carried: Carried) -> list[View]:
@@ -26,18 +36,38 @@ def relaunched(carried: Carried) -> list[View]:
     ]
 
 
-def fresh_after_death(snapshot: Snapshot | None) -> list[View]:
-    """Say that the names from before are gone, and what can be brought back."""
-    offer: list[Block] = []
+def left_running(names: Sequence[str], *, ended: bool) -> list[View]:
+    """Say which processes a cell has left running; nothing where it has not.
+
+    Args:
+        names: of the processes, by their own account.
+        ended: whether they were ended, since the cell went too far.
+    """
+    if not names:
+        return []
+    count = f"{len(names)} process{'' if len(names) == 1 else 'es'}"
+    if ended:
+        return [notice(f"Ended with the cell: {count} that it had started ({listed(names)}).")]
+    return [notice(f"The cell left {count} running until the sandbox ends: {listed(names)}.")]
+
+
+def fresh_after_death(snapshot: Snapshot | None, reason: str) -> list[View]:
+    """Say that the names from before are gone, and what can be brought back.
+
+    Args:
+        snapshot: the last one.
+        reason: why the sandbox ended, where no cell was told.
+    """
+    offer: list[Block] = [Paragraph((reason,))] if reason else []
     if snapshot is not None:
-        offer = [
+        offer.append(
             Paragraph(
                 (
                     f"Those as of {_clock(snapshot)} ({snapshot.occasion}) can be brought back: ",
                     Code("%restore"),
                 )
             )
-        ]
+        )
     return [
         notice(
             "This cell runs in a fresh sandbox: the one before it ended, "

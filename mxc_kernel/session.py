@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mxc_kernel.audit import folder
 from mxc_kernel.child import Child
 from mxc_kernel.errors import MxcKernelError, SandboxExecutionError, SandboxPolicyError
-from mxc_kernel.hostfiles import exists_unlinked
+from mxc_kernel.hostfiles import exists_unlinked, open_unlinked
 from mxc_kernel.policy import (
     DEFAULT_LIMITS,
     Access,
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from mxc_kernel.libraries import Libraries
     from mxc_kernel.magics import MagicContext, Throwaway
     from mxc_kernel.mxc.ahead import VerifiedAhead
+    from mxc_kernel.mxc.enforcement import Crossing, Enforcement
+    from mxc_kernel.mxc.quota import Quota
+    from mxc_kernel.mxc.watchdog import Watchdog
+    from mxc_kernel.policy import MountPlan
     from mxc_kernel.spare import Spare
     from mxc_kernel.views import View
 
@@ -66,6 +70,7 @@ class Session:
         on_exit: called when that child died by itself or was killed.
         on_replaced: called when a new child has taken over.
         on_guest_exit: called when a throwaway child died by itself or was killed.
+        on_crossing: called with a limit that was passed and the cells that are to be stopped.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Session:
         self.on_exit: Callable[[MxcKernelError], None] = lambda _error: None
         self.on_replaced: Callable[[], None] = lambda: None
         self.on_guest_exit: Callable[[MxcKernelError], None] = lambda _error: None
+        self.on_crossing: Callable[[Crossing, Sequence[object]], None] = lambda _limit, _cells: None
         self._notebook_dir = notebook_dir
         self._environ = environ
         self._starter = Starter(
@@ -97,6 +103,9 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._guest: Child | None = None  # a throwaway child, while it runs its cell
         self._guest_launched: Launched | None = None
+        self._counted: dict[object, Enforcement] = {}  # by the cells that run
+        self._quotas: dict[str, Quota] = {}
+        self._lost_for = ""  # what no cell was told
         self._denials: list[Mapping[str, object]] = []
         self._facts: Sandbox | None = None
         self._lost_child = False
@@ -122,6 +131,19 @@ class Session:
         from mxc_kernel.spare import Spare
 
         return Spare(lambda: self._started(self.request), lambda: self.effective)
+
+    @cached_property
+    def _watchdog(self) -> Watchdog:
+        from mxc_kernel.mxc.watchdog import Watchdog
+
+        loop = self._loop
+        assert loop is not None
+
+        def report(sandbox: Enforcement, crossing: Crossing) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: so is everything else
+                loop.call_soon_threadsafe(self._crossed, sandbox, crossing)
+
+        return Watchdog(report)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -153,6 +175,10 @@ class Session:
         if self._child is not None:
             self._child.close()
             self._child = None
+        if "_watchdog" in self.__dict__:
+            self._watchdog.close()
+        for quota in self._quotas.values():
+            quota.close()
         self._starter.close()
         self.journal.close()
 
@@ -260,6 +286,77 @@ class Session:
         if child is not None and child.alive:
             child.process.wake()
 
+    # --- limits of cells ------------------------------------------------------------------------
+
+    def cell_started(self, cell: object, *, throwaway: bool) -> None:
+        """Count and look after what a cell uses, right before it is sent.
+
+        Args:
+            cell: stands for it.
+            throwaway: whether it runs in a child of its own.
+        """
+        launched = self._guest_launched if throwaway else self._launched
+        enforcement = launched.child.process.enforcement if launched is not None else None
+        if enforcement is None or launched is None:
+            return
+        enforcement.watch(self._quotas_of(launched.mounts))
+        enforcement.cell_started(cell)
+        self._counted[cell] = enforcement
+        children = filter(None, (self._child, self._guest, self._spare.child))
+        self._watchdog.watch(*(e for c in children if (e := c.process.enforcement) is not None))
+
+    def cell_ended(self, cell: object) -> None:
+        """Look after a cell no longer."""
+        enforcement = self._counted.pop(cell, None)
+        if enforcement is not None:
+            enforcement.cell_ended(cell)
+
+    def left_running(self, cell: object, *, end: bool) -> list[View]:
+        """Return the note on the processes that a cell leaves running, and perhaps end them."""
+        enforcement = self._counted.get(cell)
+        pids = enforcement.left_running() if enforcement is not None else []
+        if enforcement is None or not pids:
+            return []
+        from mxc_kernel import notices
+        from mxc_kernel.mxc import processes
+
+        names = [processes.command(pid) for pid in pids]
+        if end:
+            enforcement.end(pids)
+        return notices.left_running(names, ended=end)
+
+    def _quotas_of(self, mounts: MountPlan) -> list[Quota]:
+        from mxc_kernel.mxc.quota import Quota
+
+        found = []
+        for path in mounts.readwrite:
+            if path not in self._quotas:
+                with contextlib.suppress(OSError):
+                    self._quotas[path] = Quota(path, open_unlinked)
+            if path in self._quotas:
+                found.append(self._quotas[path])
+        return found
+
+    def _crossed(self, enforcement: Enforcement, crossing: Crossing) -> None:
+        if crossing.killed:
+            return  # its end says so
+        cells = [cell for cell, counted in self._counted.items() if counted is enforcement]
+        if crossing.cell is not None:
+            cells = [cell for cell in cells if cell is crossing.cell]
+        elif not cells:
+            self._end_idle(enforcement, crossing)
+        if cells:
+            self.on_crossing(crossing, cells)
+
+    def _end_idle(self, enforcement: Enforcement, crossing: Crossing) -> None:
+        """End a sandbox that passes a limit while no cell runs: nobody is there to interrupt."""
+        from mxc_kernel.crossings import limit_error
+
+        child = self._child
+        if child is not None and child.process.enforcement is enforcement:
+            child.close()
+            self._died(child, limit_error(crossing, killed=True))
+
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the child runs."""
         child = self._guest or self._child
@@ -352,7 +449,8 @@ class Session:
             return notes + notices.restored(carrier.snapshot, carried)
         if carried is not None:
             return notes + notices.relaunched(carried)
-        return notes + notices.fresh_after_death(carrier.snapshot) if fresh else notes
+        reason, self._lost_for = self._lost_for, ""
+        return notes + notices.fresh_after_death(carrier.snapshot, reason) if fresh else notes
 
     async def checkpoint(self) -> list[View]:
         """Take a snapshot of the names now, to go back to by hand or after a death."""
@@ -505,8 +603,8 @@ class Session:
 
     def _limited(self, child: Child, request: Request) -> bool:
         """Give the running child a request's limits; false where that failed."""
-        limits, group = self._clamp(request).limits, child.process.group
-        return group is None or group.set(limits.memory, limits.processes)
+        enforcement = child.process.enforcement
+        return enforcement is None or enforcement.set(self._clamp(request).limits)
 
     def _starts_in_notebook_dir(self) -> bool:
         launched = self._launched
@@ -555,6 +653,7 @@ class Session:
             # A child that did not come as far as running a cell took no names with it.
             self._lost_child = self._lost_child or child.alive
             self.journal.carried(0, 0, 0, gone=child.alive)
+            self._lost_for = "" if self._counted else error.message
             self.on_exit(error)
         elif child is self._guest:
             self.on_guest_exit(error)

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mxc_kernel.child import Child
-from mxc_kernel.errors import SandboxPolicyError
+from mxc_kernel.errors import SandboxExecutionError, SandboxPolicyError
 from mxc_kernel.mxc import binary, bundle, cgroup, contract, filters, identity, launcher, runtime
 from mxc_kernel.mxc.ahead import VerifiedAhead
+from mxc_kernel.mxc.enforcement import Enforcement
 from mxc_kernel.policy import NATIVE, Access, MountPlan, Policy, Settings, plan_mounts
 from mxc_kernel.records import record
 
@@ -67,12 +68,12 @@ class Launched:
 
     def fits(self, policy: Policy) -> bool:
         """Whether the child lives and may go on, or begin, under a policy."""
-        process, limits = self.child.process, policy.limits
+        process = self.child.process
         return (
             not self.child.closed
             and _fixed(policy) == _fixed(self.policy)
             and process.has_mounts(self.mounts.covers)
-            and (process.group is None or process.group.fits(limits.memory, limits.processes))
+            and (process.enforcement is None or process.enforcement.fits(policy.limits))
         )
 
 
@@ -148,15 +149,17 @@ class Starter:
             )
         request = json.dumps(contract.render(mounts, policy.network, workload)).encode()
         group = cgroup.create(policy.limits.memory, policy.limits.processes)
+        enforcement = Enforcement(policy.limits, group)
         try:
             process = launcher.launch(executable, binary.bwrap_directory(), request, user, group)
         except BaseException:
             group.close()
             raise
+        process.enforcement = enforcement
         try:
             child = Child(process, bundle.build(python.magic))
             child.on_hello = lambda said: _attested(process, user, mounts, workload, said)
-            child.greet(self._greeting(mounts, workload))
+            child.greet(self._greeting(mounts, workload, enforcement.resources))
         except BaseException:
             process.close()  # nobody else knows of it yet
             raise
@@ -192,7 +195,7 @@ class Starter:
             spare=spare.process.memory() if spare else None,
             user=f"uid {uid}",
             attested=child.attested if child is not None else (),
-            enforced=(*_ENFORCED, *_limits_enforced(process.group if process else None)),
+            enforced=(*_ENFORCED, *_limits_enforced(process)),
         )
 
     def executable(self, settings: Settings) -> binary.VerifiedBinary:
@@ -277,7 +280,9 @@ class Starter:
             "XDG_DATA_HOME": f"{SCRATCH}/.local/share",
         }
 
-    def _greeting(self, mounts: MountPlan, workload: contract.Workload) -> dict[str, object]:
+    def _greeting(
+        self, mounts: MountPlan, workload: contract.Workload, resources: Mapping[str, int]
+    ) -> dict[str, object]:
         """Return what the worker is told in its HELLO."""
         programs = filters.load(os.uname().machine)
         granted = mounts.filesystem.access(self._notebook_dir) > Access.NONE
@@ -291,6 +296,7 @@ class Starter:
                 "writable": mounts.readwrite,
                 "masked": (*mounts.denied, *workload.hidden),
                 "programs": [b2a_base64(program).decode() for program in programs],
+                "resources": resources,
             },
         }
 
@@ -315,11 +321,21 @@ def _attested(
         mounts=mounts,
         readonly=workload.readonly,
         hidden=workload.hidden,
+        resources=process.enforcement.resources if process.enforcement else {},
     )
+    if process.enforcement is not None:
+        try:
+            process.enforcement.take_hold(process)
+        except (OSError, ValueError, IndexError) as error:
+            raise SandboxExecutionError(
+                f"the limits of the sandbox could not be put in force: {error}",
+                remedy="Run `mxc-kernel doctor`.",
+            ) from error
     return attestation.attest(process, agreed, said)
 
 
-def _limits_enforced(group: cgroup.Group | None) -> tuple[tuple[str, str], ...]:
+def _limits_enforced(process: launcher.SandboxProcess | None) -> tuple[tuple[str, str], ...]:
     """Say what holds the limits that depend on the machine."""
-    rows = (("memory", "memory"), ("processes", "number of processes"))
-    return tuple((what, group.how(limit) if group else "no sandbox runs") for limit, what in rows)
+    if process is None or process.enforcement is None:
+        return (("limits", "no sandbox runs"),)
+    return tuple(process.enforcement.how().items())

@@ -291,6 +291,13 @@ def limits_view(effective: Policy) -> View:
             ("limit", "value"),
             (
                 *_limits_table(limits).rows,
+                ("processor time of a cell", format_duration(limits.cpu_time)),
+                ("open files of a process", _number_text(limits.open_files)),
+                ("size of a file", size_text(limits.file_size)),
+                ("scratch space", size_text(limits.scratch_space)),
+                ("files in scratch", _number_text(limits.scratch_files)),
+                ("added to a writable grant", size_text(limits.grant_space)),
+                ("files added to it", _number_text(limits.grant_files)),
                 ("pictures, tables and widgets", size_text(limits.rich_output)),
                 ("the largest of them", size_text(limits.single_output)),
                 ("outputs of a cell", _number_text(limits.outputs)),
@@ -307,8 +314,8 @@ def size_text(size: int | None) -> str:
     return format_size(None if size is None or size >= NO_CAP else size)
 
 
-def _number_text(number: int) -> str:
-    return "off" if number >= NO_CAP else f"{number:,}"
+def _number_text(number: int | None) -> str:
+    return "off" if number is None or number >= NO_CAP else f"{number:,}"
 
 
 def _paragraphs(*texts: str) -> list[Block]:
@@ -360,7 +367,7 @@ def _limits_table(limits: Limits) -> Table:
         (
             ("time for a cell", format_duration(limits.cell_timeout)),
             ("memory", size_text(limits.memory)),
-            ("processes", "off" if limits.processes is None else str(limits.processes)),
+            ("processes", _number_text(limits.processes)),
             ("text of a cell", size_text(limits.output)),
         ),
     )

@@ -48,7 +48,7 @@ from mxc_kernel.views import (
 POLICY = Policy(
     filesystem=Filesystem.of(readonly=["/data/in"], readwrite=["/data/out"]),
     network=Network(NetworkMode.HOSTS, frozenset({"example.org"})),
-    limits=Limits(90, 1 << 30, 7, 1 << 20),
+    limits=Limits(90, 1 << 30, 7, output=1 << 20),
     html=HtmlLevel.SAFE,
 )
 FACTS = SandboxFacts(

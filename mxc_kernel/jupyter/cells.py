@@ -22,6 +22,7 @@ from mxc_kernel.jupyter.gate import Gate
 from mxc_kernel.jupyter.messages import ChildMessage, Incoming, dump, parse_object
 from mxc_kernel.jupyter.requests import Request
 from mxc_kernel.magics import Action, Throwaway
+from mxc_kernel.mxc.enforcement import Crossing
 from mxc_kernel.policy import Limits
 from mxc_kernel.policy import Request as PolicyRequest
 from mxc_kernel.session import Session
@@ -65,6 +66,7 @@ class Cells:
         self._preparing = asyncio.Lock()  # one policy decision, relaunch and dispatch at a time
         self._endings = Endings(session, frontends, gate, self._ended)
         gate.stop_with(self._stop_for_output)
+        session.on_crossing = self._stop_for_limit
 
     # --- what comes in --------------------------------------------------------------------------
 
@@ -178,6 +180,11 @@ class Cells:
         cell = self._running.get(request)
         if cell is not None:
             self._endings.stop_for_output(cell)
+
+    def _stop_for_limit(self, crossing: Crossing, cells: Sequence[object]) -> None:
+        for cell in list(self._running.values()):
+            if cell in cells:
+                self._endings.stop_for_limit(cell, crossing)
 
     def child_died(self, request: Request, error: MxcKernelError) -> bool:
         """Answer a cell whose child is gone; false if the request is no cell's.
@@ -327,6 +334,7 @@ class Cells:
         self._gate.begin_cell(request, limits, cell.count)  # its own magics may have set them
         if limits.cell_timeout is not None:
             self._endings.start_clock(cell, limits.cell_timeout)
+        self._session.cell_started(cell, throwaway=plan.throwaway is not None)
         parts = [header, parent, dump(metadata), dump(content)]
         if not send(request.channel, [*parts, *buffers]):
             self._endings.fail(cell, self._session.gone())
@@ -379,6 +387,7 @@ class Cells:
         if self._asking is cell.request:
             self._asking = None
         self._running.pop(cell.request, None)
+        self._session.cell_ended(cell)
         if not self._running:
             self._quiet.set()
         self._gate.idle(cell.request)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mxc_kernel.audit.facts import Outcome
+from mxc_kernel.crossings import limit_error
 from mxc_kernel.errors import (
     AuditError,
     MxcKernelError,
@@ -23,6 +24,7 @@ from mxc_kernel.jupyter.clock import CellClock
 from mxc_kernel.jupyter.frontends import Frontends
 from mxc_kernel.jupyter.gate import Gate
 from mxc_kernel.jupyter.messages import ChildMessage
+from mxc_kernel.mxc.enforcement import Crossing
 from mxc_kernel.session import Session
 from mxc_kernel.views import notice, refusal_view
 
@@ -97,6 +99,12 @@ class Endings:
             ),
         )
 
+    def stop_for_limit(self, cell: Cell, crossing: Crossing) -> None:
+        """End a cell that has passed a limit of what it may use."""
+        if cell.stopped is None:
+            self._left_running(cell, end=True)  # they may keep the cell from ending in time
+        self._stop(cell, limit_error(crossing, killed=False), limit_error(crossing, killed=True))
+
     def _stop(self, cell: Cell, interrupted: MxcKernelError, killed: MxcKernelError) -> None:
         """Interrupt a cell, and end its child if that does not help."""
         if cell.stopped is None:
@@ -130,6 +138,7 @@ class Endings:
             self._show_error(cell, reply.content)
         cell.evidence = message.metadata.get("mxc")
         facts |= self._blocked(cell)
+        self._left_running(cell, end=cell.stopped is not None)
         if cell.stopped is not None:
             self.fail(cell, cell.stopped, facts)
             return
@@ -177,6 +186,14 @@ class Endings:
             self._gate.note(cell.request, view)
         plain = [finding.plain() for finding in findings[:_TOLD]]
         return {"denials": self._gate.redacted_facts(cell.request, plain)}
+
+    def _left_running(self, cell: Cell, *, end: bool) -> None:
+        """Say which processes a cell leaves running, or end them; a throwaway ends by itself."""
+        if cell.in_throwaway and not end:
+            return
+        for view in self._session.left_running(cell, end=end):
+            if not cell.silent:
+                self._gate.note(cell.request, view)
 
     def answer_missing(self, cell: Cell) -> None:
         """Answer a cell whose child has gone idle without a reply."""

@@ -1,4 +1,4 @@
-"""Limits on time, memory, processes and output: asked for by magics, never beyond the ceiling's."""
+"""Limits on what cells use and show: asked for by magics, never beyond the ceiling's."""
 
 from __future__ import annotations
 
@@ -36,8 +36,15 @@ def limits_named(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the limits that a call names, under the names that `Limits` has for them."""
     readers: dict[str, tuple[str, Callable[[str], Any]]] = {
         "timeout": ("cell_timeout", parse_duration),
+        "cpu": ("cpu_time", parse_duration),
         "memory": ("memory", parse_size),
         "processes": ("processes", count),
+        "open_files": ("open_files", count),
+        "file_size": ("file_size", parse_size),
+        "scratch": ("scratch_space", parse_size),
+        "scratch_files": ("scratch_files", count),
+        "added": ("grant_space", parse_size),
+        "added_files": ("grant_files", count),
         "output": ("output", parse_size),
         "rich": ("rich_output", parse_size),
         "single": ("single_output", parse_size),
@@ -54,12 +61,9 @@ def limits_named(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _AMOUNT_WORDS: dict[str, Callable[[Any], str]] = {
-    "cell_timeout": format_duration,
-    "memory": size_text,
-    "output": size_text,
-    "rich_output": size_text,
-    "single_output": size_text,
-    "session_output": size_text,
+    **dict.fromkeys(("cell_timeout", "cpu_time"), format_duration),
+    **dict.fromkeys(("memory", "file_size", "scratch_space", "grant_space"), size_text),
+    **dict.fromkeys(("output", "rich_output", "single_output", "session_output"), size_text),
     "output_exceeded": lambda exceeded: exceeded.name.lower(),
 }
 

@@ -77,8 +77,15 @@ _STRICT = Argument("--strict", "change nothing if a name of the session cannot b
 _TIMEOUT = Argument("--timeout", "time for a cell, such as 30s", "DURATION")
 _MEMORY = Argument("--memory", "memory of the sandbox, such as 2GiB", "SIZE")
 _LIMITS = (
+    Argument("--cpu", "processor time of a cell, such as 10m", "DURATION"),
     _MEMORY,
     Argument("--processes", "processes and threads at a time", "COUNT"),
+    Argument("--open-files", "descriptors that one process may have open", "COUNT"),
+    Argument("--file-size", "the largest file that a cell may write", "SIZE"),
+    Argument("--scratch", "space in the sandbox's own folders", "SIZE"),
+    Argument("--scratch-files", "files and folders in them", "COUNT"),
+    Argument("--added", "space that a session may add to a writable grant", "SIZE"),
+    Argument("--added-files", "files and folders that it may add there", "COUNT"),
     Argument("--output", "text that a cell may show, such as 1MiB", "SIZE"),
     Argument("--rich", "pictures, tables and widgets that a cell may show", "SIZE"),
     Argument("--single", "the largest of them", "SIZE"),

@@ -75,8 +75,8 @@ def read(arguments: tuple[Argument, ...], words: tuple[str, ...]) -> dict[str, A
         words: the words after its name.
 
     Returns:
-        A value for each argument under its name without dashes: a list where ``many`` is set, a
-        bool for a flag, else a string or None.
+        A value for each argument under its name, ``open_files`` for ``--open-files``: a list where
+        ``many`` is set, a bool for a flag, else a string or None.
 
     Raises:
         UsageError: a word is unknown, missing or not among the choices.
@@ -88,7 +88,7 @@ def read(arguments: tuple[Argument, ...], words: tuple[str, ...]) -> dict[str, A
         _add(reader, argument)
     given = vars(reader.parse_args(list(words)))
     for argument in arguments:
-        chosen = given[argument.name.lstrip("-")]
+        chosen = given[argument.name.lstrip("-").replace("-", "_")]
         if argument.choices and chosen is not None and chosen not in argument.choices:
             *some, last = argument.choices
             expected = f"{', '.join(some)} or {last}" if some else last

@@ -41,6 +41,13 @@ _SYS_LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _SESSION_KEYRING = -3
 
+_LIMIT_ROWS = {
+    "DATA": "Max data size",
+    "FSIZE": "Max file size",
+    "NOFILE": "Max open files",
+    "NPROC": "Max processes",
+}
+
 _NO_LANDLOCK = (
     "NO Landlock, which this kernel does not have: code in the sandbox can take over the sandbox's"
     " init process, whose system calls are not filtered"
@@ -62,6 +69,7 @@ class Agreement(NamedTuple):
         readonly: host paths that the program itself needs.
         hidden: paths inside those that it must not see.
         network: whether it may share the host's network.
+        resources: the most of its resource limits, by the names of ``RLIMIT_…``.
     """
 
     uid: int
@@ -70,6 +78,7 @@ class Agreement(NamedTuple):
     readonly: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
     network: bool = False
+    resources: Mapping[str, int] = {}  # never written to
 
 
 class _Look(NamedTuple):
@@ -244,14 +253,34 @@ def _terminal(look: _Look) -> Fact:
 
 def _core_dumps(look: _Look) -> Fact:
     """Linux treats the limit 1 as "no dump, and no pipe to a dump handler" (core(5))."""
-    with open(f"{look.proc}/limits", encoding="ascii") as file:
-        row = next(line for line in file if line.startswith("Max core file size"))
-    soft, hard = row.split()[4:6]
+    soft, hard = _resource_limits(look.proc)["Max core file size"]
     if (soft, hard) == ("0", "0"):
         return "core dumps off, but for a handler that core_pattern pipes them to", SEEN
     if (soft, hard) != ("1", "1"):
         raise _mismatch(f"limits: Max core file size {soft} {hard}")
     return "core dumps off", SEEN
+
+
+def _resources(look: _Look) -> Fact:
+    """No process raises its hard limit; a soft one is the program's own affair below that."""
+    shown = _resource_limits(look.proc)
+    for name, most in look.agreed.resources.items():
+        row = _LIMIT_ROWS[name]
+        hard = shown[row][1]
+        if hard == "unlimited" or int(hard) > most:
+            raise _mismatch(f"limits: {row} {hard}")
+    names = ", ".join(f"RLIMIT_{name}" for name in look.agreed.resources)
+    return f"resource limits as agreed: {names or 'none'}", SEEN
+
+
+def _resource_limits(proc: str) -> dict[str, tuple[str, str]]:
+    """Return soft and hard limits by the names of proc(5)."""
+    found = {}
+    with open(f"{proc}/limits", encoding="ascii") as file:
+        for line in file:
+            name, soft, hard = line[:25].strip(), *line[25:].split()[:2]
+            found[name] = (soft, hard)
+    return found
 
 
 def _writes(look: _Look) -> Fact:
@@ -279,6 +308,7 @@ _CHECKS: tuple[Callable[[_Look], Fact], ...] = (
     _descriptors,
     _terminal,
     _core_dumps,
+    _resources,
     _writes,
     _keyring,
 )

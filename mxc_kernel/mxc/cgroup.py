@@ -58,6 +58,8 @@ def create(memory: int | None, processes: int | None) -> Group:
             folders[limit] = _made(place_for(controller), name, limit, limits[limit])
         except Refusal as refusal:
             refusals[limit] = str(refusal)
+    with contextlib.suppress(Refusal, OSError):  # nothing is limited by it, so nobody is told
+        folders["cpu"] = _accounting(folders, name)
     for path in {p.folder for p in folders.values()}:
         _remove_stale(os.path.dirname(path))
     return Group(folders, refusals, limits)
@@ -80,6 +82,7 @@ class Group:
         self._folders = dict(folders)
         self._limits = dict(limits)
         self._events: Events | None = None  # the last ones, once it is closed
+        self._cpu: float | None = None  # the same
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -138,6 +141,19 @@ class Group:
             self._limits[limit] = value
         return True
 
+    @contextlib.contextmanager
+    def no_more_processes(self) -> Iterator[None]:
+        """Let nothing be started in it for a while, as far as it limits that."""
+        place = self._folders.get("processes")
+        if place is None:
+            yield
+            return
+        _limit(place, "processes", 1)
+        try:
+            yield
+        finally:
+            _limit(place, "processes", self._limits["processes"])
+
     def memory_peak(self) -> int | None:
         """Return the most bytes it has used; None where that is not known."""
         place = self._folders.get("memory")
@@ -148,6 +164,35 @@ class Group:
             return int(read(f"{place.folder}/{peak}"))
         except (OSError, ValueError):
             return None
+
+    def reset_peak(self) -> bool:
+        """Have the peak begin anew; false where Linux cannot, as with v2 before 6.12."""
+        place = self._folders.get("memory")
+        if place is None or place.version != 1:
+            return False
+        try:
+            write(f"{place.folder}/memory.max_usage_in_bytes", "0")
+        except OSError:
+            return False
+        return True
+
+    def cpu(self) -> float | None:
+        """Return the seconds of processor time used in it, also after it was closed."""
+        place = self._folders.get("cpu")
+        if place is None:
+            return self._cpu
+        try:
+            if place.version == 1:
+                return int(read(f"{place.folder}/cpuacct.usage")) / 1e9
+            return _count(f"{place.folder}/cpu.stat", "usage_usec") / 1e6
+        except (OSError, ValueError):
+            return self._cpu
+
+    def members(self) -> list[int] | None:
+        """Return the processes in it; None where there is no group."""
+        for place in self._folders.values():
+            return _members(place.folder)
+        return None
 
     def events(self) -> Events:
         """Return how often its limits were hit, also after it was closed."""
@@ -174,7 +219,7 @@ class Group:
 
     def close(self) -> None:
         """Kill what is left in it and remove it. Safe more than once."""
-        self._events = self.events()
+        self._events, self._cpu = self.events(), self.cpu()
         for path in self.paths:
             _remove(path)
         self._folders.clear()
@@ -197,6 +242,16 @@ def _made(place: Place, name: str, limit: str, value: int | None) -> Place:
                 os.rmdir(group.folder)
         raise Refusal(f"{place.folder}: {error.strerror}") from None
     return group
+
+
+def _accounting(folders: Mapping[str, Place], name: str) -> Place:
+    """Return the group that counts processor time: v2 does so in each, v1 in one for that."""
+    for place in folders.values():
+        if place.version == 2:
+            return place
+    parent = place_for("cpuacct")
+    os.makedirs(f"{parent.folder}/{name}", exist_ok=True)
+    return Place(f"{parent.folder}/{name}", parent.version)
 
 
 def _limit(place: Place, limit: str, value: int | None) -> None:

@@ -17,11 +17,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING
 
 from mxc_kernel.errors import SandboxUnavailableError
 from mxc_kernel.mxc.binary import VerifiedBinary
 from mxc_kernel.mxc.cgroup import Group
 from mxc_kernel.mxc.identity import Identity
+
+if TYPE_CHECKING:
+    from mxc_kernel.mxc.enforcement import Enforcement
 
 __all__ = ["SandboxProcess", "launch"]
 
@@ -88,6 +92,7 @@ def launch(
         ) from error
     finally:
         os.close(config)
+    _offer_to_oom_killer(process.pid)
     return SandboxProcess(process, group)
 
 
@@ -114,6 +119,16 @@ def _before_exec(binary_fd: int, doors: Collection[int]) -> Callable[[], None]:
         fcntl.fcntl(binary_fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
     return prepare
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """Let Linux, when memory runs out, end the sandbox before anything else (proc(5)).
+
+    Now, while the launcher has no children: they inherit it. Not between fork and exec, where a
+    process that has changed its uid may not write there.
+    """
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "wb") as file:
+        file.write(b"1000")
 
 
 def _core_limit() -> tuple[int, int]:
@@ -148,6 +163,7 @@ class SandboxProcess:
 
     Attributes:
         group: its control group, if it was given one.
+        enforcement: what holds its limits, if anything does; closed with it.
         stdin: descriptor to write frames to, not blocking.
         stdout: descriptor to read frames from, not blocking.
         stderr: descriptor of the sandbox's diagnostics, not blocking.
@@ -155,6 +171,7 @@ class SandboxProcess:
 
     def __init__(self, process: subprocess.Popen[bytes], group: Group | None = None) -> None:
         self.group = group
+        self.enforcement: Enforcement | None = None
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -296,6 +313,8 @@ class SandboxProcess:
     def close(self) -> None:
         """Kill the sandbox, remove its control group and close the descriptors."""
         self.kill()
+        if self.enforcement is not None:
+            self.enforcement.close()
         if self.group is not None:
             self.group.close()
         self.read_diagnostics()

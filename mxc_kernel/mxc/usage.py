@@ -15,10 +15,9 @@ class Usage(NamedTuple):
     """What a sandbox has used so far; None where that is not known.
 
     Attributes:
-        cpu: seconds of processor time of the sandboxed Python, its threads, and those of its
-            subprocesses that have ended.
-        memory_peak: the most bytes it had in use: of all its processes where a control group
-            counts them, else of the sandboxed Python.
+        cpu: seconds of processor time of all its processes.
+        memory_peak: the most bytes it had in use since the oldest running cell began: of all of it
+            where a control group counts them, else as much as was seen.
     """
 
     cpu: float | None = None
@@ -26,7 +25,9 @@ class Usage(NamedTuple):
 
 
 def of(process: SandboxProcess) -> Usage:
-    """Look at a sandbox (about 0.05 ms)."""
+    """Look at a sandbox (about 0.1 ms)."""
+    if process.enforcement is not None:
+        return process.enforcement.usage()
     pid = process.workload()
     if pid is None:
         return Usage()

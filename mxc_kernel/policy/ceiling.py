@@ -20,11 +20,18 @@ LayerName = Literal["system", "user", "project"]
 
 # Hold for a limit that no layer states. Threads count as processes and numerical libraries start
 # one per core, so 64 is too few on a large machine; 1 MiB is more text than anyone reads in a
-# cell.
+# cell. Loaders of training data hold thousands of descriptors, and unpack a million small files.
 DEFAULT_LIMITS = Limits(
     cell_timeout=None,
+    cpu_time=None,
     memory=4 << 30,
     processes=256,
+    open_files=4096,
+    file_size=None,
+    scratch_space=2 << 30,
+    scratch_files=200_000,
+    grant_space=16 << 30,
+    grant_files=1_000_000,
     output=1 << 20,
     # A figure of plotly with its library is 5.5 MB, an hour of three progress bars 65 MB.
     rich_output=256 << 20,

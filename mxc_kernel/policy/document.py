@@ -152,14 +152,15 @@ def _hidden(text: str) -> None:
 
 
 def _count(value: int) -> None:
-    if not 1 <= value <= 1_000_000:
-        raise ValueError(f'{value} is not between 1 and 1000000. Write 256, say, or "off"')
+    if not 1 <= value <= 1_000_000_000:
+        raise ValueError(f'{value} is not between 1 and 1000000000. Write 256, say, or "off"')
 
 
 Duration = Annotated[str, Check(_duration, DURATION_PATTERN)]
 Size = Annotated[str, Check(_size, SIZE_PATTERN)]
 SizeOrOff = Annotated[str, Check(_size_or_off, f"^off$|{SIZE_PATTERN}")]
 Count = Annotated[int, Check(_count)]
+CountOrOff = Count | Literal["off"]
 Path = Annotated[str, Check(_path)]
 Paths = tuple[Path, ...]
 Uids = Annotated[str, Check(_uids, "^[0-9]+-[0-9]+$")]
@@ -214,8 +215,22 @@ class LimitsSection(_Section):
     """Time that a cell may run, such as "30s" or "10m"; "off" is no limit."""
     memory: SizeOrOff | None = None
     """Memory of all processes in the sandbox, such as "2GiB"; "off" is no limit."""
-    processes: Count | Literal["off"] | None = None
+    processes: CountOrOff | None = None
     """Processes and threads at a time; "off" is no limit."""
+    cpu_time: Duration | None = None
+    """Processor time of a cell, in all processes together, such as "1h"; "off" is no limit."""
+    open_files: CountOrOff | None = None
+    """Files, pipes and sockets that one process may have open; "off" is no limit."""
+    file_size: SizeOrOff | None = None
+    """The largest file that a cell may write, such as "10GiB"; "off" is no limit."""
+    scratch_space: SizeOrOff | None = None
+    """Space in the sandbox's own folders, such as "2GiB"; "off" is no limit."""
+    scratch_files: CountOrOff | None = None
+    """Files and folders in them; "off" is no limit."""
+    grant_space: SizeOrOff | None = None
+    """Space that a session may add to one writable grant, such as "16GiB"; "off" is no limit."""
+    grant_files: CountOrOff | None = None
+    """Files and folders that it may add there; "off" is no limit."""
     output: Size | None = None
     """Text that a cell may show, such as "1MiB"."""
     rich_output: Size | None = None

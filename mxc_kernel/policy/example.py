@@ -29,9 +29,22 @@ mode = "closed"
 [limits]
 # "off", or a time such as "30s", "10m", "2h". Waiting for input() does not count.
 cell_timeout = "off"
+# Of the processor, in all processes of a cell together.
+cpu_time = "off"
+# Of all processes, with what lies in the sandbox's own folders, which are memory.
 memory = "4GiB"
 # Threads count too.
 processes = 256
+# That one process may have open.
+open_files = 4096
+# The largest file that a cell may write.
+file_size = "off"
+# In the sandbox's own folders, such as /tmp: space, and number of files and folders.
+scratch_space = "2GiB"
+scratch_files = 200000
+# What a session may add to each folder that it may write.
+grant_space = "16GiB"
+grant_files = 1000000
 # Text that one cell may print, and pictures, tables and widgets that it may show.
 output = "1MiB"
 rich_output = "256MiB"

@@ -99,8 +99,15 @@ class Limits:
 
     Args:
         cell_timeout: seconds that a cell may run, not counting waits for input.
-        memory: bytes that the sandbox's processes may use.
+        memory: bytes that the sandbox's processes and file systems in memory may use.
         processes: processes and threads that the sandbox may have at a time.
+        cpu_time: seconds of processor time that a cell may use, in all processes together.
+        open_files: descriptors that one process may have open.
+        file_size: bytes that one file may grow to by writing.
+        scratch_space: bytes in the sandbox's own file systems.
+        scratch_files: files and folders in them.
+        grant_space: bytes that a session may add to one writable grant.
+        grant_files: files and folders that it may add there.
         output: bytes of text that a cell may show; always a number, `NO_CAP` at the top, as are all
             that follow.
         rich_output: bytes of pictures, tables and widgets that a cell may show.
@@ -115,6 +122,13 @@ class Limits:
     cell_timeout: float | None = None
     memory: int | None = None
     processes: int | None = None
+    cpu_time: float | None = None
+    open_files: int | None = None
+    file_size: int | None = None
+    scratch_space: int | None = None
+    scratch_files: int | None = None
+    grant_space: int | None = None
+    grant_files: int | None = None
     output: int = NO_CAP
     rich_output: int = NO_CAP
     single_output: int = NO_CAP
@@ -155,7 +169,7 @@ class Policy:
     Args:
         filesystem: the access to each path.
         network: where connections may go.
-        limits: upper bounds on time, memory, processes and output.
+        limits: upper bounds on time, memory, processes, files and output.
         html: how much of a rich output reaches the frontend.
         environment: names of host environment variables that the child may have; ``{ANY_NAME}`` is
             all.

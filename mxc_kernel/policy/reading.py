@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mxc_kernel.errors import SandboxPolicyError
@@ -228,29 +228,19 @@ def read_limits(data: Mapping[str, Any], source: str) -> Limits:
 
 
 def _limits(section: LimitsSection | None) -> Limits:
-    limits = Limits()
-    if section is None:
-        return limits
-    if section.cell_timeout:
-        limits = replace(limits, cell_timeout=parse_duration(section.cell_timeout))
-    if section.memory and section.memory != "off":
-        limits = replace(limits, memory=parse_size(section.memory))
-    if section.processes and section.processes != "off":
-        limits = replace(limits, processes=section.processes)
-    return replace(limits, **_output_limits(section))
-
-
-def _output_limits(section: LimitsSection) -> dict[str, Any]:
     stated: dict[str, Any] = {}
-    for name in ("output", "rich_output", "single_output", "session_output"):
-        if text := getattr(section, name):
-            stated[name] = parse_size(text)
-    for name in ("outputs", "output_rate"):
-        if number := getattr(section, name):
-            stated[name] = number
-    if section.output_exceeded:
-        stated["output_exceeded"] = Exceeded[section.output_exceeded.upper()]
-    return stated
+    for name in _stated(section):
+        if (value := getattr(section, name)) != "off":  # the top, where a limit stands anyway
+            stated[name] = _LIMIT_READERS.get(name, int)(value)
+    return Limits(**stated)
+
+
+_LIMIT_READERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("cell_timeout", "cpu_time"), parse_duration),
+    **dict.fromkeys(("memory", "file_size", "scratch_space", "grant_space"), parse_size),
+    **dict.fromkeys(("output", "rich_output", "single_output", "session_output"), parse_size),
+    "output_exceeded": lambda word: Exceeded[word.upper()],
+}
 
 
 def _redaction(document: ProjectFile, reader: _Reader, environ: Mapping[str, str]) -> Redaction:

@@ -30,6 +30,16 @@ _NETWORK_ERRORS = {
     errno.ENETDOWN,
     errno.EADDRNOTAVAIL,
 }
+_LIMIT_ERRORS = {
+    errno.EMFILE: "open_files",
+    errno.EFBIG: "file_size",
+    errno.ENOSPC: "scratch",
+    errno.ENOMEM: "memory",
+}
+# What fails with EAGAIN where there are too many processes, as the code that called it names it.
+_STARTERS = frozenset(
+    {"fork", "forkpty", "fork_exec", "_fork_exec", "posix_spawn", "posix_spawnp", "spawn"}
+)
 _MAX_DENIALS = 16
 _MAX_TEXT = 4096  # bytes of UTF-8 in one string; PATH_MAX on Linux
 _MAX_CHAIN = 32  # exceptions followed through causes, contexts and groups
@@ -108,8 +118,28 @@ def _denials_of(error: BaseException) -> Iterator[Denial]:
             yield _network(error)
         elif error.errno in _FILE_ERRORS:
             yield from _files(error)
+        elif error.errno in _LIMIT_ERRORS:
+            yield _limit(_LIMIT_ERRORS[error.errno])
+        elif error.errno == errno.EAGAIN and _STARTERS & _names_where_raised(error):
+            yield _limit("processes")
+    elif isinstance(error, MemoryError):
+        yield _limit("memory")
+    elif isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        yield _limit("processes")
     elif f"{type(error).__module__}.{type(error).__name__}" == "sqlite3.OperationalError":
         yield from _database(error)
+
+
+def _limit(name: str) -> Denial:
+    return {"kind": "limit", "limit": name}
+
+
+def _names_where_raised(error: BaseException) -> frozenset[str]:
+    """Return the names that the function which raised an error uses."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frozenset(frame.tb_frame.f_code.co_names) if frame is not None else frozenset()
 
 
 def _files(error: OSError) -> Iterator[Denial]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import stat
 from binascii import a2b_base64
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ def harden(orders: Mapping[str, Any]) -> dict[str, object]:
 
     Args:
         orders: ``writable``, granted paths that may be written; ``masked``, folders that the policy
-            denies; ``programs``, seccomp filters in Base64.
+            denies; ``programs``, seccomp filters in Base64; ``resources``, the most of each
+            resource limit, by the names of ``RLIMIT_…``.
 
     Returns:
         What the host cannot see from outside: ``landlock``, the version of Landlock in force, 0 for
@@ -94,12 +96,24 @@ def harden(orders: Mapping[str, Any]) -> dict[str, object]:
     machine = os.uname().machine
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     keyring = _session_keyring(machine)
+    _limit_resources(orders.get("resources", {}))
     _close_masks(orders["masked"])
     landlock = _restrict_writes((*orders["writable"], *_WRITABLE), required=orders["writable"])
     # The one with the list of calls last: it stands in nobody's way until then.
     for program in reversed(orders["programs"]):
         _install(machine, a2b_base64(program))
     return {"landlock": landlock, "keyring": keyring}
+
+
+def _limit_resources(most: Mapping[str, int]) -> None:
+    """Lower resource limits; no process without privileges can raise them again."""
+    for name, value in most.items():
+        number = getattr(resource, f"RLIMIT_{name}")
+        soft, hard = (
+            value if old == resource.RLIM_INFINITY else min(old, value)
+            for old in resource.getrlimit(number)
+        )
+        resource.setrlimit(number, (soft, hard))
 
 
 def _session_keyring(machine: str) -> int | None:

@@ -31,6 +31,7 @@ def try_restore(records: Sequence[Record], *, timeout: float) -> dict[str, str]:
 
     The trial sees a copy of this process, threads not included: a lock that one of them held stays
     held there, so a trial may hang. Then the record it hung at is named and the trial is over.
+    Where there may be no further process there is no trial: a restore names what it cannot do, too.
 
     Args:
         records: what would be sent.
@@ -41,7 +42,12 @@ def try_restore(records: Sequence[Record], *, timeout: float) -> dict[str, str]:
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        return {}
     if child == 0:
         os.close(reading)
         _run(records, writing)

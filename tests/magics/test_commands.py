@@ -225,7 +225,7 @@ def test_ceiling_narrows_until_the_kernel_restarts(home: Path) -> None:
     assert most.filesystem.access(str(home / "note books")) is Access.READWRITE
     assert most.network == Network(NetworkMode.CLOSED)
     assert most.html is HtmlLevel.TEXT
-    assert most.limits == Limits(10, 1 << 30, 8, 1024)
+    assert most.limits == Limits(10, 1 << 30, 8, output=1024)
     narrowed = replace(context, request=outcome.request)
     assert "given up" in refusal("%allow_rw Downloads", narrowed).message
     assert "10s" in refusal("%timeout 20s", narrowed).message
@@ -261,11 +261,35 @@ def test_denials_does_not_tell_where_a_link_made_in_the_sandbox_leads(home: Path
 def test_timeout_and_limits_lower_what_is_in_force(home: Path) -> None:
     context = a_context(home)
     outcome = run("%timeout 30s\n%limits --memory 1GiB --processes 8 --output 64KiB", context)
-    assert context.ceiling.clamp(outcome.request).limits == Limits(30, 1 << 30, 8, 64 << 10)
+    assert context.ceiling.clamp(outcome.request).limits == Limits(30, 1 << 30, 8, output=64 << 10)
     for part in ("30s", "1GiB", "8", "64KiB"):
         assert part in outcome.views[1].text
     assert run("%timeout", context).request == context.request
     assert run("%limits", context).request == context.request
+
+
+@pytest.mark.parametrize(
+    ("option", "field", "value", "more"),
+    [
+        ("--cpu 9s", "cpu_time", 9.0, "--cpu 10s"),
+        ("--open-files 9", "open_files", 9, "--open-files 10"),
+        ("--file-size 9KiB", "file_size", 9 << 10, "--file-size 10KiB"),
+        ("--scratch 9KiB", "scratch_space", 9 << 10, "--scratch 10KiB"),
+        ("--scratch-files 9", "scratch_files", 9, "--scratch-files 10"),
+        ("--added 9KiB", "grant_space", 9 << 10, "--added 10KiB"),
+        ("--added-files 9", "grant_files", 9, "--added-files 10"),
+    ],
+)
+def test_each_limit_can_be_lowered_and_not_raised(
+    home: Path, option: str, field: str, value: float, more: str
+) -> None:
+    context = a_context(home)
+    outcome = run(f"%limits {option}", context)
+    assert getattr(context.ceiling.clamp(outcome.request).limits, field) == value
+    assert option.split()[1] in outcome.views[0].text
+    policy = replace(context.ceiling.policy, limits=Limits(**{field: value}))
+    held = replace(context, ceiling=Ceiling(policy))
+    assert f"{field}: " in refusal(f"%limits {more}", held).message
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_throwaway_holds_exactly_what_is_named(home: Path) -> None:
     assert held(own.request, home, "Documents") is Access.READONLY
     assert held(own.request, home, "note books") is Access.READWRITE
     assert held(own.request, home, "Downloads") is Access.NONE
-    assert a_ceiling(home).clamp(own.request).limits == Limits(30, 1 << 30, 64, 1 << 20)
+    assert a_ceiling(home).clamp(own.request).limits == Limits(30, 1 << 30, 64, output=1 << 20)
     assert (own.names_in, own.names_out, own.objects) == (("a", "b"), ("c",), False)
     text = outcome.views[0].text
     for part in (str(home / "Documents"), "1GiB", "plain data: a, b", "plain data: c"):

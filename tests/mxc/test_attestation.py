@@ -186,7 +186,7 @@ def test_a_sandbox_as_it_should_be_passes(stand: Stand) -> None:
     """The control for all that follows."""
     process, said = stand.start()
     facts = dict(attestation.attest(process, stand.agreed, said))
-    assert len(facts) == 11
+    assert len(facts) == 12
     told = {what for what, how in facts.items() if how == attestation.TOLD}
     assert {what.split()[0] for what in told} == {"Landlock", "a"}
     assert attestation.landlock_version() == said["landlock"]
@@ -457,6 +457,18 @@ def test_core_dumps(stand: Stand) -> None:
     hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
     assert hard, "these tests run with core dumps forbidden for good: nothing to compare"
     stand.refused("limits: Max core file size 0", preexec_fn=allow)
+
+
+def test_a_resource_limit_that_was_not_lowered(stand: Stand) -> None:
+    agreed = stand.agreed._replace(resources={"NOFILE": 100, "DATA": 1 << 30})
+    process, said = stand.start(hardening=stand.hardening() | {"resources": agreed.resources})
+    attestation.attest(process, agreed, said)
+    process, said = stand.start(hardening=stand.hardening() | {"resources": {"NOFILE": 100}})
+    with pytest.raises(SandboxAttestationError, match="limits: Max data size unlimited"):
+        attestation.attest(process, agreed, said)
+    process, said = stand.start(hardening=stand.hardening() | {"resources": {"DATA": 1 << 30}})
+    with pytest.raises(SandboxAttestationError, match="limits: Max open files"):
+        attestation.attest(process, agreed, said)
 
 
 def test_a_process_that_is_gone(stand: Stand) -> None:

@@ -242,6 +242,13 @@ def test_it_fails_where_a_grant_is_missing(tmp_path: Path) -> None:
     assert harden(writable=[str(tmp_path)]) == ["['keyring', 'landlock']"]
 
 
+def test_it_lowers_resource_limits_and_raises_none() -> None:
+    shown = "import resource; print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    assert harden(after=shown, resources={"NOFILE": 50})[1] == "50 50"
+    lower = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 45))"
+    assert harden(lower, shown, resources={"NOFILE": 50})[1] == "40 45"
+
+
 def test_a_folder_of_the_host_s_is_never_taken_for_a_mask(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir(mode=0o755)
     harden(masked=[str(tmp_path / "folder"), "/tmp", "/dev/shm"])

@@ -32,9 +32,14 @@ hosts = st.frozensets(st.sampled_from(["a.org", "B.org", "b.org.", "::1"]))
 networks = st.builds(Network, st.sampled_from(list(NetworkMode)), hosts)
 limits = st.builds(
     Limits,
-    cell_timeout=st.none() | st.floats(0, 100),
-    memory=st.none() | st.integers(0, 5),
-    processes=st.none() | st.integers(0, 5),
+    **dict.fromkeys(("cell_timeout", "cpu_time"), st.none() | st.floats(0, 100)),
+    **dict.fromkeys(
+        (
+            *("memory", "processes", "open_files", "file_size"),
+            *("scratch_space", "scratch_files", "grant_space", "grant_files"),
+        ),
+        st.none() | st.integers(0, 5),
+    ),
     **dict.fromkeys(
         (
             *("output", "rich_output", "single_output"),
