@@ -38,8 +38,7 @@ def of(process: SandboxProcess) -> Usage:
             ticks = sum(map(int, file.read().rpartition(b")")[2].split()[11:15]))
         if peak is None:
             with open(f"/proc/{pid}/status", "rb") as file:
-                rows = dict(line.split(b":", 1) for line in file if b":" in line)
-            peak = int(rows[b"VmHWM"].split()[0]) << 10
-    except (OSError, ValueError, KeyError, IndexError):
+                peak = int(file.read().split(b"VmHWM:")[1].split(None, 1)[0]) << 10
+    except (OSError, ValueError, IndexError):
         return Usage(memory_peak=peak)
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), peak)
