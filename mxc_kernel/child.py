@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     import asyncio
 
     from mxc_kernel.mxc.attestation import Fact
-    from mxc_kernel.mxc.launcher import SandboxProcess
+    from mxc_kernel.mxc.sandbox import Sandbox
 
 __all__ = ["Child"]
 
 _BACKLOG = 16 << 20  # unsent bytes from which a producer should wait
+_KILLED = 128 + 9  # as shells tell of a process that SIGKILL ended
+_NO_ROOM = 128 + 7  # SIGBUS on Linux: a page of a file that there was no room for
 _READ_TURN = 0.005  # seconds of frames handled before the loop may turn to something else
 
 
@@ -55,7 +57,7 @@ class Child:
         attested: what ``on_hello`` returned.
     """
 
-    def __init__(self, process: SandboxProcess, bundle: bytes) -> None:
+    def __init__(self, process: Sandbox, bundle: bytes) -> None:
         self.process = process
         self.on_frame: Callable[[Channel, list[bytes]], None] = lambda _channel, _parts: None
         self.on_exit: Callable[[MxcKernelError], None] = lambda _error: None
@@ -64,7 +66,7 @@ class Child:
         self.facts: dict[str, object] = {}
         self.attested: tuple[Fact, ...] = ()
         self._nonce = os.urandom(16)
-        self._reader = FrameReader(process.stdout, self._arrived)
+        self._reader = FrameReader(process.read, self._arrived)
         self._debt = Debt()
         self._outgoing = Outgoing(bundle)
         self._outgoing.opened = False
@@ -88,8 +90,7 @@ class Child:
         self._ready = loop.create_future()
         # The error also reaches on_exit; nobody may be waiting for the handshake any more.
         self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
-        loop.add_reader(self.process.stdout, self._readable)
-        loop.add_reader(self.process.stderr, self._diagnostics_readable)
+        self.process.watch(loop, self._readable, self._diagnostics_readable)
         self._flush()
 
     async def ready(self, timeout: float) -> None:
@@ -163,9 +164,7 @@ class Child:
         if self._drained is not None:
             self._drained.set()
         if self._loop is not None:
-            self._loop.remove_reader(self.process.stdout)
-            self._loop.remove_reader(self.process.stderr)
-            self._loop.remove_writer(self.process.stdin)
+            self.process.unwatch(self._loop)
         self.process.close()
 
     @property
@@ -176,7 +175,7 @@ class Child:
     def _flush(self) -> None:
         full = False
         try:
-            self._outgoing.write(self.process.stdin)
+            self._outgoing.write(self.process.write)
         except BlockingIOError:
             full = True
         except BrokenPipeError:
@@ -189,10 +188,7 @@ class Child:
         if self._loop is None or wanted == self._wants_to_write:
             return
         self._wants_to_write = wanted
-        if wanted:
-            self._loop.add_writer(self.process.stdin, self._flush)
-        else:
-            self._loop.remove_writer(self.process.stdin)
+        self.process.watch_writes(self._loop, self._flush if wanted else None)
 
     def _arrived(self, channel: Channel, cost: int) -> None:
         self._debt.take(channel, cost)
@@ -281,7 +277,7 @@ class Child:
 
     def _diagnostics_readable(self) -> None:
         if not self.process.read_diagnostics() and self._loop is not None:
-            self._loop.remove_reader(self.process.stderr)
+            self.process.unwatch(self._loop, diagnostics_only=True)
 
     def _ended(self, violation: str) -> None:
         self.close()
@@ -298,8 +294,8 @@ class Child:
         elif not self.alive:
             message = f"the sandbox did not start (exit status {status}){self._limits()}{words}"
         else:
-            limits = self._limits() if status == 128 + signal.SIGKILL else ""
-            if enforcement is not None and status == 128 + signal.SIGBUS:
+            limits = self._limits() if status == _KILLED else ""
+            if enforcement is not None and status == _NO_ROOM:
                 limits = f": {enforcement.why_no_room()}"
             message = f"the sandboxed Python died ({_describe_status(status)}){limits}{words}"
         remedy = (

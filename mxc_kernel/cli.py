@@ -174,7 +174,11 @@ def _setup(options: argparse.Namespace) -> int:
     from mxc_kernel.mxc import provision
 
     provision.fetch_executable(_say)
-    provision.install_bubblewrap(_say)
+    if sys.platform == "linux":
+        provision.install_bubblewrap(_say)
+    else:
+        _say("There is nothing else to install here. What was never tried on this system, and what")
+        _say("its sandbox cannot do, is listed in docs/platforms.md. Now run `mxc-kernel doctor`.")
     if provision.needs_runtime():
         _set_up_runtime([*options.packages, *_extra(options.extra)], options.constraints)
     _write_image()

@@ -101,10 +101,16 @@ def _serve(session: Session, connection_file: str) -> None:
     async def serve() -> None:
         relay = Relay(session, connection)
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, relay.stop)
+        if sys.platform != "win32":  # there it ends the process, and the job with the sandbox
+            loop.add_signal_handler(signal.SIGTERM, relay.stop)
         await relay.run()
 
-    asyncio.run(serve())
+    if sys.platform == "win32":
+        # The loop that Windows would choose cannot watch ZMQ's sockets; pipes have threads there.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runner.run(serve())
+    else:
+        asyncio.run(serve())
 
 
 if __name__ == "__main__":

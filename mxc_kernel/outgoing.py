@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mxc_kernel.wire import Allowance, Buffer, Channel, encode
 
@@ -55,18 +54,18 @@ class Outgoing:
         self._waiting[channel].append((encode(channel, parts), size))
         self.size += size
 
-    def write(self, fd: int) -> None:
+    def write(self, write: Callable[[memoryview], int]) -> None:
         """Write until nothing may be written; what waits for credit then stays.
 
         Args:
-            fd: a descriptor that does not block.
+            write: takes some bytes and returns how many, without blocking.
 
         Raises:
             BlockingIOError: the pipe is full.
             BrokenPipeError: nobody reads it any more.
         """
         while self._writing or self._advance():
-            self._writing = self._writing[os.write(fd, self._writing) :]
+            self._writing = self._writing[write(self._writing) :]
 
     def clear(self) -> None:
         """Forget everything."""

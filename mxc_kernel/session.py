@@ -28,7 +28,7 @@ from mxc_kernel.policy import (
     load_ceiling,
     stamp,
 )
-from mxc_kernel.starter import BACKEND, SCRATCH, Launched, Starter
+from mxc_kernel.starter import Launched, starter_here
 from mxc_kernel.wire import Buffer, Channel
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Session:
         self.on_crossing: Callable[[Crossing, Sequence[object]], None] = lambda _limit, _cells: None
         self._notebook_dir = notebook_dir
         self._environ = environ
-        self._starter = Starter(
+        self._starter = starter_here(
             notebook_dir, python, arguments, environ, executable, connection_file
         )
         self._ceiling: Ceiling | None = None
@@ -528,7 +528,7 @@ class Session:
             contract=lambda policy: self._starter.contract_text(policy, ceiling.settings),
             denials=tuple(self._denials),
             sandbox_readonly=self._starter.readonly,
-            scratch=SCRATCH,
+            scratch=self._starter.scratch,
             audit=lambda: self.journal.cells(),
             sandbox=lambda: self._starter.facts(self._child, self._spare.child, ceiling.settings),
         )
@@ -549,7 +549,7 @@ class Session:
             ceiling=self._open(),
             effective=self.effective,
             readonly=self._starter.readonly,
-            scratch=SCRATCH,
+            scratch=self._starter.scratch,
             exists=exists_unlinked,
             notebook_dir=None if self._starts_in_notebook_dir() else self._notebook_dir,
         )
@@ -583,7 +583,7 @@ class Session:
                 launched.policy.with_filesystem(launched.mounts.filesystem),
                 executable.version,
                 executable.sha256,
-                BACKEND,
+                self._starter.backend,
                 launched.child.attested,
                 lambda: usage.of(launched.child.process),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from binascii import b2a_base64
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,21 @@ from typing import TYPE_CHECKING
 
 from mxc_kernel.child import Child
 from mxc_kernel.errors import SandboxExecutionError, SandboxPolicyError
-from mxc_kernel.mxc import binary, bundle, cgroup, contract, filters, identity, launcher, runtime
+from mxc_kernel.mxc import binary, bundle, contract, identity, runtime
 from mxc_kernel.mxc.ahead import VerifiedAhead
-from mxc_kernel.mxc.enforcement import Enforcement
 from mxc_kernel.policy import NATIVE, Access, MountPlan, Policy, Settings, plan_mounts
 from mxc_kernel.records import record
 
+if TYPE_CHECKING or sys.platform == "linux":
+    from mxc_kernel.mxc import cgroup, filters, launcher
+    from mxc_kernel.mxc.enforcement import Enforcement
 if TYPE_CHECKING:
     from mxc_kernel.libraries import Libraries
     from mxc_kernel.magics import SandboxFacts
     from mxc_kernel.mxc import attestation
+    from mxc_kernel.mxc.sandbox import Sandbox
 
-__all__ = ["BACKEND", "SCRATCH", "Launched", "Starter"]
+__all__ = ["PACKAGE", "SCRATCH", "Launched", "Starter", "starter_here"]
 
 SCRATCH = "/tmp/scratch"  # noqa: S108  # inside the sandbox, on its private tmpfs
 # In memory IPython's two connections would each have a database of their own, and a search would
@@ -37,9 +41,7 @@ _HISTORY = "/tmp/history.sqlite"  # noqa: S108
 _FRONTEND_NAMES = ("COLUMNS", "IPYKERNEL_CELL_NAME", "JPY_SESSION_NAME", "LINES", "TERM")
 
 # Installed beside the child's packages it would be visible with them. The child needs none of it.
-_PACKAGE = os.path.dirname(os.path.realpath(__file__))
-
-BACKEND = "bubblewrap"
+PACKAGE = os.path.dirname(os.path.realpath(__file__))
 
 _ENFORCED = (
     ("files", "Linux: only what is granted is mounted, by bubblewrap"),
@@ -83,7 +85,7 @@ def _fixed(policy: Policy) -> tuple[object, ...]:
 
 
 class Starter:
-    """Starts the children of one kernel.
+    """Starts the children of one kernel on Linux.
 
     Args:
         notebook_dir: the notebook's folder on the host.
@@ -112,6 +114,16 @@ class Starter:
         self._lease: identity.Lease | None = None
         self._interpreter: runtime.Interpreter | None = None
         self._libraries: Libraries | None = None
+
+    @property
+    def backend(self) -> str:
+        """The MXC backend that enforces the policy."""
+        return "bubblewrap"
+
+    @property
+    def scratch(self) -> str:
+        """The folder that a child has for itself; on other systems the folder around all those."""
+        return SCRATCH
 
     @property
     def readonly(self) -> tuple[str, ...]:
@@ -188,7 +200,7 @@ class Starter:
             executable=executable.source,
             version=executable.version,
             sha256=executable.sha256,
-            backend=BACKEND,
+            backend=self.backend,
             pid=process.workload() if process else None,
             uptime=time.monotonic() - process.started if process else None,
             memory=process.memory() if process else None,
@@ -236,7 +248,7 @@ class Starter:
 
     def _user(self, settings: Settings) -> identity.Identity | None:
         """Return whom the sandbox runs as, if not as ourselves."""
-        if os.geteuid() != 0:
+        if not identity.is_root():
             return None
         if self._lease is None:
             first, last = settings.uids
@@ -252,24 +264,21 @@ class Starter:
                 runtime.describe(configured, user) if configured else runtime.default(user)
             )
         python = self._interpreter
-        visible = any(NATIVE.within(_PACKAGE, path) for path in python.readonly)
+        visible = any(NATIVE.within(PACKAGE, path) for path in python.readonly)
         workload = contract.Workload(
             name=f"mxc-python-{os.getpid()}",
             command=tuple(bundle.command(python.executable)),
             cwd="/tmp",  # noqa: S108  # the worker moves on to its own folder
             environment=self._environment(policy, python),
             readonly=python.readonly,
-            hidden=(_PACKAGE,) if visible else (),
+            hidden=(PACKAGE,) if visible else (),
         )
         return workload, python
 
     def _environment(self, policy: Policy, python: runtime.Interpreter) -> dict[str, str]:
         """Return the child's whole environment. It is visible in the launcher's argument list."""
-        shown = {n: self._environ[n] for n in _FRONTEND_NAMES if n in self._environ}
         return {
-            "LANG": "C.UTF-8",
-            **shown,
-            **policy.passes(self._environ),
+            **self._shown(policy),
             "PATH": f"{os.path.dirname(python.executable)}:/usr/bin:/bin",
             "HOME": SCRATCH,
             "TMPDIR": SCRATCH,
@@ -279,6 +288,11 @@ class Starter:
             "XDG_CONFIG_HOME": f"{SCRATCH}/.config",
             "XDG_DATA_HOME": f"{SCRATCH}/.local/share",
         }
+
+    def _shown(self, policy: Policy) -> dict[str, str]:
+        """Return what of the host's environment the child may have."""
+        shown = {n: self._environ[n] for n in _FRONTEND_NAMES if n in self._environ}
+        return {"LANG": "C.UTF-8", **shown, **policy.passes(self._environ)}
 
     def _greeting(
         self, mounts: MountPlan, workload: contract.Workload, resources: Mapping[str, int]
@@ -299,6 +313,28 @@ class Starter:
                 "resources": resources,
             },
         }
+
+
+def starter_here(
+    notebook_dir: str,
+    python: str | None,
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    executable: VerifiedAhead | None = None,
+    connection_file: str | None = None,
+) -> Starter:
+    """Return what starts children on this system; the arguments are those of `Starter`.
+
+    Raises:
+        SandboxUnavailableError: MXC has nothing for this system.
+    """
+    if sys.platform == "linux":
+        return Starter(notebook_dir, python, arguments, environ, executable, connection_file)
+    from mxc_kernel.portable_starter import PortableStarter, native_host
+
+    return PortableStarter(
+        native_host(), notebook_dir, python, arguments, environ, executable, connection_file
+    )
 
 
 def _attested(
@@ -334,7 +370,7 @@ def _attested(
     return attestation.attest(process, agreed, said)
 
 
-def _limits_enforced(process: launcher.SandboxProcess | None) -> tuple[tuple[str, str], ...]:
+def _limits_enforced(process: Sandbox | None) -> tuple[tuple[str, str], ...]:
     """Say what holds the limits that depend on the machine."""
     if process is None or process.enforcement is None:
         return (("limits", "no sandbox runs"),)

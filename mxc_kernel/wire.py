@@ -26,6 +26,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
+from functools import partial
 
 __all__ = [
     "FRAGMENT",
@@ -153,16 +154,17 @@ class FrameReader:
     """Reads frames from a descriptor, blocking or not.
 
     Args:
-        fd: the descriptor; it stays the caller's to close.
+        source: the descriptor, which stays the caller's to close; or a function that reads as
+            ``os.read`` does, given the most bytes to return.
         on_fragment: called with the channel and the cost of every fragment as it arrives.
     """
 
     def __init__(
         self,
-        fd: int,
+        source: int | Callable[[int], bytes],
         on_fragment: Callable[[Channel, int], None] = lambda _channel, _cost: None,
     ) -> None:
-        self._fd = fd
+        self._read = source if callable(source) else partial(os.read, source)
         self._on_fragment = on_fragment
         self._buffer = bytearray()
         self._open: dict[Channel, tuple[int, int, deque[memoryview]]] = {}  # count, left, pieces
@@ -180,7 +182,7 @@ class FrameReader:
                 if frame is not None:
                     yield frame
             try:
-                data = os.read(self._fd, _READ)
+                data = self._read(_READ)
             except BlockingIOError:
                 return
             if not data:

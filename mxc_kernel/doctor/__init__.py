@@ -6,9 +6,10 @@ tried on a broken setting. None of them changes anything.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 
-from mxc_kernel.doctor import audit, jupyter, launch, system
+from mxc_kernel.doctor import audit, jupyter, launch, others, system
 from mxc_kernel.doctor.check import Check, Status, as_json, render
 
 __all__ = ["Check", "Status", "as_json", "examine", "render"]
@@ -17,12 +18,19 @@ __all__ = ["Check", "Status", "as_json", "examine", "render"]
 def examine() -> Iterator[Check]:
     """Yield the result of every check, in the order in which to mend what is broken."""
     settings = jupyter.settings()
-    checks: tuple[Callable[[], Check], ...] = (
-        system.check_python,
-        lambda: system.check_executable(settings),
+    linux: tuple[Callable[[], Check], ...] = (
         system.check_bubblewrap,
         lambda: system.check_namespaces(settings),
         system.check_landlock,
+    )
+    elsewhere: tuple[Callable[[], Check], ...] = (
+        others.check_system,
+        lambda: others.check_quarantine(settings),
+    )
+    checks: tuple[Callable[[], Check], ...] = (
+        system.check_python,
+        lambda: system.check_executable(settings),
+        *(linux if sys.platform == "linux" else elsewhere),
         lambda: system.check_identity(settings),
         lambda: system.check_interpreter(settings),
         system.check_audit,

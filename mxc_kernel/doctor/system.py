@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mxc_kernel.audit.folder import audit_folder, refusal
 from mxc_kernel.doctor.check import Check, Status, failed
 from mxc_kernel.errors import MxcKernelError
-from mxc_kernel.mxc import attestation, binary, identity, runtime
+from mxc_kernel.mxc import binary, identity, runtime
 from mxc_kernel.output.caps import readable_size
 
 if TYPE_CHECKING:
@@ -128,10 +128,12 @@ def check_audit(
     return Check(name, Status.OK, left)
 
 
-def check_landlock(version: Callable[[], int] = attestation.landlock_version) -> Check:
+def check_landlock(version: Callable[[], int] | None = None) -> Check:
     """Does the kernel have Landlock, which closes the sandbox's init process to the cells?"""
+    from mxc_kernel.mxc import attestation  # Linux only
+
     name = "Landlock"
-    found = version()
+    found = (version or attestation.landlock_version)()
     if not found:
         return Check(
             name,
@@ -167,7 +169,7 @@ def leased(settings: Settings) -> Iterator[Identity | None]:
     Raises:
         SandboxUnavailableError: no uid is free.
     """
-    if os.geteuid() != 0:
+    if not identity.is_root():
         yield None
         return
     first, last = settings.uids
@@ -224,7 +226,8 @@ def check_identity(settings: Settings) -> Check:
     try:
         with leased(settings) as user:
             if user is None:
-                return Check(name, Status.OK, f"uid {os.geteuid()}, the same as the kernel's")
+                uid = "" if sys.platform == "win32" else f"uid {os.geteuid()}, "
+                return Check(name, Status.OK, f"{uid}the same as the kernel's")
             return Check(
                 name,
                 Status.OK,

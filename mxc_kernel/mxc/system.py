@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from mxc_kernel.errors import SandboxUnavailableError
+from mxc_kernel.mxc.identity import is_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["install_command", "install_package", "locked", "run"]
 
+_OURS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _TIMEOUT = 900  # seconds for one program; the largest download has 61 MB
 _MANAGERS = ("apt-get", "dnf", "zypper", "pacman", "apk")
 _VERBS = {"pacman": "-S", "apk": "add"}
@@ -79,18 +81,34 @@ def locked(folder: str) -> Iterator[None]:
     """
     lock = os.path.join(folder, ".lock")
     try:
-        _make(folder, 0o755 if os.geteuid() == 0 else 0o700)
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        _make(folder, 0o755 if is_root() else 0o700)
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | _OURS, 0o600)
     except OSError as error:
         raise SandboxUnavailableError(
             f"{folder} cannot be written: {error.strerror}",
             remedy="Make that folder yours, or run the command as the user it belongs to.",
         ) from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _wait_for(fd)
         yield
     finally:
         os.close(fd)
+
+
+def _wait_for(fd: int) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(fd, msvcrt.LK_LOCK, 1)  # gives up after ten seconds
+            except OSError:
+                continue
+            return
+    else:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def _make(folder: str, mode: int) -> None:
@@ -123,7 +141,7 @@ def install_package(package: str, report: Callable[[str], None]) -> None:
     """
     command = install_command(package)
     manager = next((name for name in _UNATTENDED if shutil.which(name)), None)
-    if os.geteuid() != 0 or manager is None:
+    if not is_root() or manager is None:
         raise SandboxUnavailableError(f"{package} is not installed", remedy=f"As root: {command}")
     report(f"Installing {package} with {manager} …")
     install = [manager, *_UNATTENDED[manager], package]

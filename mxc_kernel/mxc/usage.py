@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mxc_kernel.mxc.launcher import SandboxProcess
+    from mxc_kernel.mxc.sandbox import Sandbox
 
 __all__ = ["Usage", "of"]
 
@@ -24,7 +24,7 @@ class Usage(NamedTuple):
     memory_peak: int | None = None
 
 
-def of(process: SandboxProcess) -> Usage:
+def of(process: Sandbox) -> Usage:
     """Look at a sandbox (about 0.1 ms)."""
     if process.enforcement is not None:
         return process.enforcement.usage()

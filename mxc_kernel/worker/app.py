@@ -56,6 +56,10 @@ def _greet(transport: Transport) -> Settings:
         from mxc_kernel.worker.hardening import harden
 
         facts |= harden(settings.hardening)  # before the answer: the host then looks at us
+    if settings.forbidden is not None:
+        from mxc_kernel.worker.forbidden import tried
+
+        facts["forbidden"] = tried(settings.forbidden)
     transport.send(Channel.HELLO, [parts[0], json.dumps(facts).encode()])
     return settings
 

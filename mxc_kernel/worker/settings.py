@@ -32,6 +32,7 @@ class Settings:
         history: path of the history database; ``:memory:`` keeps none.
         argv: further arguments for ipykernel's application.
         hardening: what to give up before anything else; None for nothing, outside of a sandbox.
+        forbidden: what to try that must not work, where the host cannot look into the sandbox.
     """
 
     cwd: str | None = None
@@ -40,6 +41,7 @@ class Settings:
     history: str = ":memory:"
     argv: tuple[str, ...] = ()
     hardening: Mapping[str, Any] | None = None
+    forbidden: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> Settings:
@@ -58,6 +60,7 @@ class Settings:
             history=values.get("history") or ":memory:",
             argv=tuple(values.get("argv", ())),
             hardening=values.get("hardening"),
+            forbidden=values.get("forbidden"),
         )
 
 

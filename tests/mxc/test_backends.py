@@ -19,6 +19,7 @@ from mxc_kernel.mxc.backends import BACKENDS, Nesting
 from mxc_kernel.mxc.contract import Workload, render
 from mxc_kernel.policy import Access, Filesystem, MountPlan, Network, NetworkMode, PathStyle
 from tests.mxc.corpus import COMMAND, CORPUS, ROOTS, Request, plan, workload
+from tests.platforms.windows_line import split_as_windows
 
 GOLDEN = Path(__file__).parent / "golden"
 NONE, RO, RW = Access.NONE, Access.READONLY, Access.READWRITE
@@ -188,38 +189,6 @@ def test_no_sandbox_can_be_bound_to_an_identity_yet() -> None:
 
 
 # --- Windows' command line and paths --------------------------------------------------------------
-
-
-def split_as_windows(line: str) -> list[str]:
-    """Take a command line apart as the C runtime does it.
-
-    https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments
-    """
-    arguments: list[str] = []
-    at = 0
-    while at < len(line):
-        while at < len(line) and line[at] in " \t":
-            at += 1
-        if at == len(line):
-            break
-        word, quoted = "", False
-        while at < len(line) and (quoted or line[at] not in " \t"):
-            slashes = len(line[at:]) - len(line[at:].lstrip("\\"))
-            at += slashes
-            if line[at : at + 1] == '"':
-                word += "\\" * (slashes // 2)
-                if slashes % 2:
-                    word += '"'
-                else:
-                    quoted = not quoted
-                at += 1
-            elif slashes:
-                word += "\\" * slashes
-            else:
-                word += line[at]
-                at += 1
-        arguments.append(word)
-    return arguments
 
 
 @given(st.lists(st.text(st.sampled_from('ab\\" \t\n%^&|ä'), min_size=1), min_size=1, max_size=5))
