@@ -124,9 +124,21 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     run.add_argument("--resume", action="store_true", help="leave out what is done already")
     run.add_argument("--report", metavar="FILE", help="the report (FOLDER-executed/report.json)")
     run.add_argument(
+        "--html",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="the report as a page too (FOLDER-executed/report.html)",
+    )
+    run.add_argument(
         "--no-requests",
         action="store_true",
         help="a notebook gets what the ceiling gives at the start, whatever it asks for",
+    )
+    run.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help='run on the workers of this dask scheduler, or "dask": on some of this machine\'s own',
     )
     report = commands.add_parser("report", help="look into the reports of `run`")
     questions = report.add_subparsers(title="commands", required=True, metavar="COMMAND")

@@ -8,6 +8,7 @@ print(report.status, report.counts)
 
 from mxc_kernel.batch.client import SandboxedKernelManager, client_options
 from mxc_kernel.batch.outcomes import Status
+from mxc_kernel.batch.page import render_page
 from mxc_kernel.batch.report import CellReport, NotebookReport, RunReport, report_schema
 from mxc_kernel.batch.runner import Options, run_notebooks, run_notebooks_async
 
@@ -19,6 +20,7 @@ __all__ = [
     "SandboxedKernelManager",
     "Status",
     "client_options",
+    "render_page",
     "report_schema",
     "run_notebooks",
     "run_notebooks_async",

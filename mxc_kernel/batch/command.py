@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mxc_kernel.batch.folder import open_folder
 from mxc_kernel.batch.outcomes import EXIT_STATUS, Status
+from mxc_kernel.batch.page import render_page
 from mxc_kernel.batch.parameters import parse_pairs, read_file
 from mxc_kernel.batch.plan import make_plan
 from mxc_kernel.batch.progress import Lines, Live, summary
@@ -55,6 +56,9 @@ async def _run(options: argparse.Namespace, chosen: Options) -> int:
             remedy="Name a folder that holds files called *.ipynb.",
         )
     report_file = _absolute(options.report or os.path.join(plan.output_dir, "report.json"))
+    page_file = _absolute(options.html) if options.html is not None else None
+    if options.html == "":
+        page_file = os.path.join(plan.output_dir, "report.html")
     console = Console(stderr=True, highlight=False)
     stop, signals = asyncio.Event(), list[int]()
 
@@ -74,11 +78,14 @@ async def _run(options: argparse.Namespace, chosen: Options) -> int:
             jobs=options.jobs,
             options=chosen,
             resume=options.resume,
+            scheduler=options.scheduler,
             watcher=watcher,
             stop=stop,
-            also_written=(report_file,),
+            also_written=[file for file in (report_file, page_file) if file],
         )
     _write(report_file, report.as_json())
+    if page_file is not None:
+        _write(page_file, render_page(report, at=page_file))
     console.print(summary(report), markup=False, soft_wrap=True)
     if signals and report.status in (Status.INTERRUPTED, Status.NOT_RUN):
         return 128 + signals[0]

@@ -74,7 +74,10 @@ class Live(Watcher):
         self._progress.stop()
 
     def begun(self, name: str, cells: int) -> None:
-        """Show a bar for a notebook."""
+        """Show a bar for a notebook; one that a dead worker had begun starts again."""
+        if (before := self._tasks.pop(name, None)) is not None:
+            self._progress.remove_task(before)
+        self._denials[name] = 0
         self._tasks[name] = self._progress.add_task(visible(name), total=cells, facts="")
 
     def cell_done(self, name: str, cell: CellReport) -> None:

@@ -78,11 +78,14 @@ class Prepared:
 
     Attributes:
         report: its entry, filled in as far as it is known; final where it cannot run.
-        document: it, or None where it cannot run.
+        content: its text.
+        document: it, ready to run, or None where it cannot run.
         manager: its kernel, not started yet.
+        cell_timeout: seconds that its cells may run, or None.
     """
 
     report: NotebookReport
+    content: bytes = b""
     document: document.Document | None = None
     manager: SandboxedKernelManager | None = None
     cell_timeout: float | None = None
@@ -126,7 +129,7 @@ def prepare(job: Job, content: bytes | None, options: Options) -> Prepared:
         )
     )
     report.asked = _answered(ask, job, ceiling)
-    prepared.document, prepared.manager = loaded, manager
+    prepared.content, prepared.document, prepared.manager = content, loaded, manager
     prepared.cell_timeout = effective.limits.cell_timeout
     return prepared
 
@@ -249,6 +252,7 @@ def run_notebooks(
     options: Options | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
+    scheduler: str | None = None,
     **named: Any,
 ) -> RunReport:
     """Run notebooks, each in a sandboxed kernel of its own, and report what came of them.
@@ -263,6 +267,8 @@ def run_notebooks(
         options: how they are run; or, instead, its fields by name.
         resume: whether to leave out what an earlier run into the same folder has done.
         watcher: told what goes on.
+        scheduler: "dask" for workers on this machine, or the address of a dask scheduler; None for
+            neither.
         **named: fields of `Options`.
 
     Returns:
@@ -280,6 +286,7 @@ def run_notebooks(
             options=options,
             resume=resume,
             watcher=watcher,
+            scheduler=scheduler,
             **named,
         )
     )
@@ -293,6 +300,7 @@ async def run_notebooks_async(
     options: Options | None = None,
     resume: bool = False,
     watcher: Watcher | None = None,
+    scheduler: str | None = None,
     stop: asyncio.Event | None = None,
     also_written: Iterable[str] = (),
     **named: Any,
@@ -300,12 +308,13 @@ async def run_notebooks_async(
     """Do what `run_notebooks` does where an event loop runs already.
 
     Args:
-        paths: as there; so are the other arguments that are not listed here.
-        output_dir: .
-        jobs: .
-        options: .
-        resume: .
-        watcher: .
+        paths: as there.
+        output_dir: as there.
+        jobs: as there.
+        options: as there.
+        resume: as there.
+        watcher: as there.
+        scheduler: as there.
         stop: ends the run when it is set: what is done is kept, the rest is "not_run".
         also_written: absolute paths of further files that the caller writes, such as a report; no
             sandbox may be able to write there either.
@@ -335,9 +344,23 @@ async def run_notebooks_async(
             options=options.plain(),
         )
         with folder.locked():
-            pool = _Pool(
-                options, Output(folder), resume, watcher or Watcher(), stop or asyncio.Event()
-            )
-            report.notebooks = await pool.run(plan.jobs, jobs or os.cpu_count() or 1)
+            output, watcher = Output(folder), watcher or Watcher()
+            stop, count = stop or asyncio.Event(), jobs or os.cpu_count() or 1
+            if scheduler is None:
+                pool = _Pool(options, output, resume, watcher, stop)
+                report.notebooks = await pool.run(plan.jobs, count)
+            else:
+                from mxc_kernel.batch.cluster import run_on_cluster
+
+                report.notebooks = await run_on_cluster(
+                    scheduler,
+                    plan.jobs,
+                    count,
+                    options=options,
+                    output=output,
+                    resume=resume,
+                    watcher=watcher,
+                    stop=stop,
+                )
     report.seconds = round(time.monotonic() - began, 3)
     return report

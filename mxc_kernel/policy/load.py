@@ -106,8 +106,8 @@ def load_ceiling(
                 remedy="Create it (`mxc-kernel init` writes an example), or unset the variable.",
             )
     start = read_start(environ)
-    layers += _layers_of(start, notebook_dir, environ, places)
-    ceiling = replace(combine(layers, places), looked_at=tuple(paths.values()))
+    further = _layers_of(start, notebook_dir, environ, places)
+    ceiling = replace(combine(layers, places, further), looked_at=tuple(paths.values()))
     return replace(ceiling, start=asked(start.ask, ceiling, notebook_dir)) if start else ceiling
 
 
@@ -154,12 +154,12 @@ def load_layer(
 def _layers_of(
     start: Start | None, notebook_dir: str | None, environ: Mapping[str, str], places: Places
 ) -> list[Layer]:
-    """Read the layers that whoever starts the kernel adds; how the kernel works is not theirs."""
+    """Read the layers that whoever starts the kernel adds."""
     if start is None or not start.layers:
         return []
     from mxc_kernel.policy.reading import read_layer
 
-    read = (
+    return [
         read_layer(
             layer.name,
             layer.text.encode(),
@@ -169,17 +169,17 @@ def _layers_of(
             places=places,
         )
         for layer in start.layers
-    )
-    limits = frozenset(LIMIT_NAMES)
-    return [replace(layer, settings=Settings(), stated=layer.stated & limits) for layer in read]
+    ]
 
 
-def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
+def combine(layers: Sequence[Layer], places: Places, further: Sequence[Layer] = ()) -> Ceiling:
     """Meet the layers of a ceiling.
 
     Args:
         layers: the layers there are, in any order.
         places: what has rules of its own.
+        further: layers that can only take away. They do not stand in for this machine's own: where
+            it has none nothing is granted, and what its sessions start with is not theirs to say.
     """
     granting = [layer for layer in layers if layer.name != "project"]
     policy = Policy.top(places.style) if granting else Policy()
@@ -190,13 +190,12 @@ def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
     for layer in granting:
         start = start.join(layer.start)
     redaction = Redaction.top() if granting else Redaction()
-    for layer in layers:
+    for layer in (*layers, *further):
         policy = policy.meet(layer.policy)
         redaction = redaction.meet(layer.redaction)
     files = [
         Place(layer.source, Access.READONLY, "it is a ceiling", by_name=Access.NONE)
         for layer in layers
-        if os.path.isabs(layer.source)  # a runner's layers are no files
     ]
     settings = _settings(granting)
     files += [
@@ -204,12 +203,14 @@ def combine(layers: Sequence[Layer], places: Places) -> Ceiling:
         for path in (settings.audit.anchor_file, settings.audit.key)
         if path is not None
     ]
-    places = places.opening(_named_by_all(granting, places)).with_places(files)
+    owners = [*granting, *(layer for layer in further if layer.name != "project")]
+    places = places.opening(_named_by_all(owners, places)).with_places(files)
+    everything = (*layers, *further)
     return Ceiling(
         policy=policy,
         start=Request(filesystem=places.guard(start.meet(policy.filesystem))),
-        layers=tuple(layers),
-        requests="none" if any(layer.requests == "none" for layer in layers) else "magics",
+        layers=everything,
+        requests="none" if any(layer.requests == "none" for layer in everything) else "magics",
         settings=settings,
         places=places,
         redaction=redaction,

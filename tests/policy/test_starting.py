@@ -72,6 +72,15 @@ def test_a_layer_narrows_and_settings_are_not_its(layers: Layers, project: Path)
     assert "the head's ceiling" in [layer.source for layer in ceiling.layers]
 
 
+def test_a_further_layer_is_no_ceiling_of_this_machines_own(layers: Layers, project: Path) -> None:
+    text = f'[filesystem]\nreadwrite = ["{project}/c"]\n[start]\nreadwrite = ["{project}/c"]\n'
+    start = Start(layers=(LayerText("user", text, "the head's ceiling"),))
+    assert started(layers, start).holds(f"{project}/c") is Access.READWRITE
+    assert started(layers, start).start.filesystem.access(f"{project}/c") is Access.NONE
+    layers.user.unlink()
+    assert started(layers, start).holds(f"{project}/c") is Access.NONE
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "[]", '{"layers": []}', '{"layers": [{}], "ask": {}}', "x" * 10, "[" * 100_000],
