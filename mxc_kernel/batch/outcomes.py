@@ -28,8 +28,10 @@ class Status(StrEnum):
     """A cell passed its time."""
     NOTEBOOK_TIMEOUT = "notebook_timeout"
     """The notebook passed its time."""
+    LIMIT = "limit"
+    """A cell passed a limit on memory, processor time, processes or files and was stopped."""
     DEAD_KERNEL = "dead_kernel"
-    """The sandbox or its kernel died, by itself or at a limit."""
+    """The sandbox or its kernel died."""
     UNAVAILABLE = "unavailable"
     """No sandbox could be had, so nothing ran; that is the machine's fault."""
     NOT_RUN = "not_run"
@@ -51,6 +53,7 @@ EXIT_STATUS: Mapping[Status, int] = {
     Status.TRUNCATED: 9,
     Status.NOT_A_NOTEBOOK: 10,
     Status.UNAVAILABLE: 11,
+    Status.LIMIT: 12,
     Status.INTERRUPTED: 130,
     Status.NOT_RUN: 130,
     Status.RUNNING: 130,
@@ -72,6 +75,7 @@ _GRAVITY = {status: number for number, status in enumerate(Status)}
 _HOSTS = {
     "SandboxPolicyError": Status.POLICY_REFUSED,
     "SandboxTimeoutError": Status.CELL_TIMEOUT,
+    "SandboxLimitError": Status.LIMIT,
     "SandboxOutputError": Status.TRUNCATED,
     "SandboxUnavailableError": Status.UNAVAILABLE,
     "SandboxUntrustedBinaryError": Status.UNAVAILABLE,

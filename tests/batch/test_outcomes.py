@@ -197,6 +197,7 @@ def test_a_name_is_no_proof() -> None:
     said = {"status": "error", "ename": "SandboxTimeoutError"}
     assert judge(said, {}) is Status.ERROR
     assert judge(said, {"error": "SandboxTimeoutError"}) is Status.CELL_TIMEOUT
+    assert judge(said, {"error": "SandboxLimitError"}) is Status.LIMIT
     assert judge(said, {"error": "SomethingNewError"}) is Status.DEAD_KERNEL
     assert judge(said, {"denials": [{"by_policy": False}]}) is Status.ERROR
     assert judge({"status": "ok"}, {"outputs_refused": 2}) is Status.TRUNCATED
