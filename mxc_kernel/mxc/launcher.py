@@ -291,12 +291,12 @@ class SandboxProcess:
         """Let go on what someone has stopped (SIGSTOP): the launcher, bwrap or the workload.
 
         A stopped process takes no interrupt and no shutdown. What the workload started is left
-        alone: that may stand still on purpose.
+        alone: that may stand still on purpose. The signal goes to those that run, too: it takes
+        back a stop that was sent and, on a busy machine, has not come into force yet.
         """
         for pid in (self.pid, *self.tree()[:3]):  # as in workload()
-            if _is_stopped(pid):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGCONT)
 
     def interrupt(self) -> bool:
         """Send SIGINT to the workload's process group; false where there is no such group yet."""
@@ -361,15 +361,6 @@ def _escaped(path: str) -> str:
     for char in "\\ \t\n":
         path = path.replace(char, f"\\{ord(char):03o}")
     return path
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # Behind the name, which may hold anything: the state (proc_pid_stat(5)).
-            return file.read().rpartition(b")")[2].split()[:1] == [b"T"]
-    except OSError:
-        return False
 
 
 def _pidfd(pid: int) -> int | None:
