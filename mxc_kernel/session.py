@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from mxc_kernel.audit import folder
 from mxc_kernel.child import Child
 from mxc_kernel.errors import MxcKernelError, SandboxExecutionError, SandboxPolicyError
-from mxc_kernel.hostfiles import exists_unlinked, open_unlinked
+from mxc_kernel.hostfiles import exists_unlinked
 from mxc_kernel.policy import (
     DEFAULT_LIMITS,
     Access,
@@ -37,14 +37,12 @@ if TYPE_CHECKING:
     from mxc_kernel.audit.facts import Sandbox, Under
     from mxc_kernel.audit.journal import Journal
     from mxc_kernel.carrying import Carrier, Snapshot
+    from mxc_kernel.consumption import Consumption
     from mxc_kernel.denials import Finding
     from mxc_kernel.libraries import Libraries
     from mxc_kernel.magics import MagicContext, Throwaway
     from mxc_kernel.mxc.ahead import VerifiedAhead
     from mxc_kernel.mxc.enforcement import Crossing, Enforcement
-    from mxc_kernel.mxc.quota import Quota
-    from mxc_kernel.mxc.watchdog import Watchdog
-    from mxc_kernel.policy import MountPlan
     from mxc_kernel.spare import Spare
     from mxc_kernel.views import View
 
@@ -101,10 +99,7 @@ class Session:
         self._clamped: tuple[Request, Policy] | None = None
         self._told: Launched | None = None  # whose missing mounts the user has been told of
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._guest: Child | None = None  # a throwaway child, while it runs its cell
-        self._guest_launched: Launched | None = None
-        self._counted: dict[object, Enforcement] = {}  # by the cells that run
-        self._quotas: dict[str, Quota] = {}
+        self._guest: Launched | None = None  # a throwaway child, while it runs its cell
         self._lost_for = ""  # what no cell was told
         self._denials: list[Mapping[str, object]] = []
         self._facts: Sandbox | None = None
@@ -133,17 +128,15 @@ class Session:
         return Spare(lambda: self._started(self.request), lambda: self.effective)
 
     @cached_property
-    def _watchdog(self) -> Watchdog:
-        from mxc_kernel.mxc.watchdog import Watchdog
+    def _consumption(self) -> Consumption:
+        from mxc_kernel.consumption import Consumption
 
-        loop = self._loop
-        assert loop is not None
-
-        def report(sandbox: Enforcement, crossing: Crossing) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: so is everything else
-                loop.call_soon_threadsafe(self._crossed, sandbox, crossing)
-
-        return Watchdog(report)
+        assert self._loop is not None
+        return Consumption(
+            self._loop,
+            lambda crossing, cells: self.on_crossing(crossing, cells),
+            self._end_idle,
+        )
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -171,14 +164,12 @@ class Session:
         self._spare.close()
         self._carrier.close()
         if self._guest is not None:
-            self._guest.close()
+            self._guest.child.close()
         if self._child is not None:
             self._child.close()
             self._child = None
-        if "_watchdog" in self.__dict__:
-            self._watchdog.close()
-        for quota in self._quotas.values():
-            quota.close()
+        if self._loop is not None:
+            self._consumption.close()
         self._starter.close()
         self.journal.close()
 
@@ -208,7 +199,7 @@ class Session:
 
     def kill(self, error: MxcKernelError) -> None:
         """End the child that runs cells, for a reason of the host's own."""
-        child = self._guest or self._child
+        child = self._running
         if child is not None:
             child.close()
             self._died(child, error)
@@ -219,6 +210,17 @@ class Session:
     def effective(self) -> Policy:
         """What is in force, or would be if a child were launched now: request and ceiling, met."""
         return self._clamp(self.request)
+
+    @property
+    def _running(self) -> Child | None:
+        """The child that runs cells now."""
+        return self._guest.child if self._guest is not None else self._child
+
+    @property
+    def _children(self) -> list[Child]:
+        """The session's child and a throwaway one, as far as they are there."""
+        guest = self._guest.child if self._guest is not None else None
+        return [child for child in (self._child, guest) if child is not None]
 
     def policy_for(self, request: Request) -> Policy:
         """Return what would be in force for a request."""
@@ -274,7 +276,7 @@ class Session:
     def hold_output(self, hold: bool) -> None:
         """Let the child wait before it shows more, or let it go on; its replies always come."""
         self._holding = hold
-        for child in filter(None, (self._child, self._guest)):
+        for child in self._children:
             if hold:
                 child.hold(Channel.IOPUB)
             else:
@@ -282,11 +284,11 @@ class Session:
 
     def wake(self) -> None:
         """Let the child go on, if someone has stopped it."""
-        child = self._guest or self._child
+        child = self._running
         if child is not None and child.alive:
             child.process.wake()
 
-    # --- limits of cells ------------------------------------------------------------------------
+    # --- what cells use -------------------------------------------------------------------------
 
     def cell_started(self, cell: object, *, throwaway: bool) -> None:
         """Count and look after what a cell uses, right before it is sent.
@@ -295,71 +297,28 @@ class Session:
             cell: stands for it.
             throwaway: whether it runs in a child of its own.
         """
-        launched = self._guest_launched if throwaway else self._launched
-        enforcement = launched.child.process.enforcement if launched is not None else None
-        if enforcement is None or launched is None:
-            return
-        enforcement.watch(self._quotas_of(launched.mounts))
-        enforcement.cell_started(cell)
-        self._counted[cell] = enforcement
-        children = filter(None, (self._child, self._guest, self._spare.child))
-        self._watchdog.watch(*(e for c in children if (e := c.process.enforcement) is not None))
+        launched = self._guest if throwaway else self._launched
+        if launched is not None:
+            spare = [self._spare.child] if self._spare.child is not None else []
+            self._consumption.cell_started(cell, launched, [*self._children, *spare])
 
     def cell_ended(self, cell: object) -> None:
         """Look after a cell no longer."""
-        enforcement = self._counted.pop(cell, None)
-        if enforcement is not None:
-            enforcement.cell_ended(cell)
+        self._consumption.cell_ended(cell)
 
     def left_running(self, cell: object, *, end: bool) -> list[View]:
         """Return the note on the processes that a cell leaves running, and perhaps end them."""
-        enforcement = self._counted.get(cell)
-        pids = enforcement.left_running() if enforcement is not None else []
-        if enforcement is None or not pids:
-            return []
-        from mxc_kernel import notices
-        from mxc_kernel.mxc import processes
+        return self._consumption.left_running(cell, end=end)
 
-        names = [processes.command(pid) for pid in pids]
-        if end:
-            enforcement.end(pids)
-        return notices.left_running(names, ended=end)
-
-    def _quotas_of(self, mounts: MountPlan) -> list[Quota]:
-        from mxc_kernel.mxc.quota import Quota
-
-        found = []
-        for path in mounts.readwrite:
-            if path not in self._quotas:
-                with contextlib.suppress(OSError):
-                    self._quotas[path] = Quota(path, open_unlinked)
-            if path in self._quotas:
-                found.append(self._quotas[path])
-        return found
-
-    def _crossed(self, enforcement: Enforcement, crossing: Crossing) -> None:
-        if crossing.killed:
-            return  # its end says so
-        cells = [cell for cell, counted in self._counted.items() if counted is enforcement]
-        if crossing.cell is not None:
-            cells = [cell for cell in cells if cell is crossing.cell]
-        elif not cells:
-            self._end_idle(enforcement, crossing)
-        if cells:
-            self.on_crossing(crossing, cells)
-
-    def _end_idle(self, enforcement: Enforcement, crossing: Crossing) -> None:
-        """End a sandbox that passes a limit while no cell runs: nobody is there to interrupt."""
-        from mxc_kernel.crossings import limit_error
-
+    def _end_idle(self, enforcement: Enforcement, error: MxcKernelError) -> None:
         child = self._child
         if child is not None and child.process.enforcement is enforcement:
             child.close()
-            self._died(child, limit_error(crossing, killed=True))
+            self._died(child, error)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in what the child runs."""
-        child = self._guest or self._child
+        child = self._running
         if child is not None and child.alive:
             child.interrupt()
 
@@ -473,14 +432,14 @@ class Session:
         assert main is not None
         launched = await self._fresh(plan.request)
         child = launched.child
-        self._guest, self._guest_launched = child, launched
+        self._guest = launched
         try:
             self.journal.launched(self._audited(launched), "throwaway")
             if plan.names_in:
                 await self._carrier.share(main, child, plan.names_in, objects=plan.objects)
             yield child
         finally:
-            self._guest = self._guest_launched = None
+            self._guest = None
             child.close()
 
     async def bring_out(self, child: Child, plan: Throwaway) -> None:
@@ -504,7 +463,7 @@ class Session:
         """
         from mxc_kernel.audit.facts import Under
 
-        launched = self._launched if throwaway is None else self._guest_launched
+        launched = self._launched if throwaway is None else self._guest
         if launched is None:
             raise self.gone()
         request = self.request if throwaway is None else throwaway.request
@@ -641,7 +600,7 @@ class Session:
 
     def _frame(self, child: Child, channel: Channel, parts: list[bytes]) -> None:
         if channel is not Channel.STATE:
-            if child in (self._child, self._guest):
+            if child in self._children:
                 self.on_frame(channel, parts)
         else:
             self._carrier.frame(child, parts)
@@ -653,9 +612,9 @@ class Session:
             # A child that did not come as far as running a cell took no names with it.
             self._lost_child = self._lost_child or child.alive
             self.journal.carried(0, 0, 0, gone=child.alive)
-            self._lost_for = "" if self._counted else error.message
+            self._lost_for = "" if self._consumption.busy else error.message
             self.on_exit(error)
-        elif child is self._guest:
+        elif self._guest is not None and child is self._guest.child:
             self.on_guest_exit(error)
 
 
