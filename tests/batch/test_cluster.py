@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mxc_kernel.batch import RunReport, Status, run_notebooks
+from mxc_kernel.batch import RunReport, Status, run_notebooks, run_notebooks_async
 from mxc_kernel.batch.cluster import check_address
 from mxc_kernel.batch.running import Watcher
 from mxc_kernel.errors import MxcKernelError
@@ -68,7 +70,7 @@ class Cluster:
 
     def close(self) -> None:
         for process in reversed(self.processes):
-            process.terminate()
+            process.kill()  # a worker would wait for its task
         for process in reversed(self.processes):
             process.wait(TIMEOUT)
 
@@ -134,6 +136,55 @@ def test_a_cluster_made_here_gives_the_same_report(folder: Folder) -> None:
         [folder.source], output_dir=folder.executed, ceiling=str(folder.ceiling), resume=True
     )
     assert [nb.resumed for nb in again.notebooks] == [True, True, False]
+
+
+def test_a_worker_that_dies_costs_no_notebook(folder: Folder, cluster: Cluster) -> None:
+    first = cluster.add_worker(folder.ceiling)
+    # One file for each attempt: as root each sandbox has a uid of its own.
+    code = f"import os, time\nopen(f'{folder.out}/begun-{{time.time_ns()}}', 'x').close()"
+    wait = f"while not os.path.exists({str(folder.out / 'go')!r}): time.sleep(0.05)"
+    ask = {"mxc": {"policy": {"filesystem": {"readwrite": [str(folder.out)]}}}}
+    folder.add("a", code, wait, "print('to the end')", metadata=ask)
+    for name in "bcd":
+        folder.add(name, f"print({name!r})")
+    seen = Seen()
+
+    async def run() -> RunReport:
+        running = asyncio.create_task(
+            run_notebooks_async(
+                [folder.source],
+                output_dir=folder.executed,
+                ceiling=str(folder.ceiling),
+                scheduler=cluster.address,
+                watcher=seen,
+            )
+        )
+
+        async def begun(times: int) -> None:
+            until = time.monotonic() + TIMEOUT
+            while len(list(folder.out.glob("begun-*"))) != times:
+                assert not running.done(), running.result()
+                assert time.monotonic() < until
+                await asyncio.sleep(0.05)
+
+        await begun(1)
+        cluster.add_worker(folder.ceiling)
+        os.kill(first, signal.SIGKILL)
+        await begun(2)
+        (folder.out / "go").touch()
+        return await running
+
+    report = asyncio.run(run())
+    assert outcomes(report) == [
+        ("a.ipynb", Status.OK, 2),
+        ("b.ipynb", Status.OK, 1),
+        ("c.ipynb", Status.OK, 1),
+        ("d.ipynb", Status.OK, 1),
+    ]
+    done = [name for kind, name in seen.events if kind == "done"]
+    assert sorted(done) == ["a.ipynb", "b.ipynb", "c.ipynb", "d.ipynb"]
+    assert folder.result("a").cells[2].outputs[0].text == "to the end\n"
+    assert folder.result("a").metadata.mxc.run.attempts == 2
 
 
 def test_both_ceilings_hold(folder: Folder, cluster: Cluster) -> None:
