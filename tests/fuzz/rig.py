@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,6 +28,7 @@ from mxc_kernel.errors import SandboxUnavailableError
 from mxc_kernel.jupyter import frontends, gate, relay, shapes
 from mxc_kernel.jupyter.insertions import is_inert
 from mxc_kernel.jupyter.messages import DELIMITER, Incoming
+from mxc_kernel.mxc.launcher import SandboxProcess
 from mxc_kernel.mxc.usage import Usage
 from mxc_kernel.output.operators import operators_rules
 from mxc_kernel.output.redaction import Rules
@@ -430,9 +431,15 @@ class _Process:
         self.stderr, silent = os.pipe()
         os.set_blocking(self.stderr, False)
         self._open = [self.stdout, self.stdin, self.stderr, silent]
-        self.group = None
+        self.read = partial(os.read, self.stdout)
+        self.write = partial(os.write, self.stdin)
+        self.group = self.enforcement = None
         self.diagnostics = ""
         self.pid = 0
+
+    watch = SandboxProcess.watch
+    watch_writes = SandboxProcess.watch_writes
+    unwatch = SandboxProcess.unwatch
 
     def interrupt(self) -> bool:
         return True
