@@ -407,24 +407,3 @@ def test_a_kernel_without_landlock_is_a_warning() -> None:
     missing = system.check_landlock(lambda: 0)
     assert missing.status is Status.WARN
     assert "lsm=" in missing.remedy
-
-
-# The audit trail
-
-
-def test_an_audit_trail_with_room(tmp_path):
-    check = system.check_audit({"XDG_STATE_HOME": str(tmp_path)})
-    assert check.status is Status.OK, check
-    assert str(tmp_path) in check.detail
-    assert not list(tmp_path.iterdir())  # nothing is changed
-
-
-@pytest.mark.parametrize(
-    ("room", "inodes", "status"),
-    [(0, 5, Status.FAIL), (9, 0, Status.FAIL), (9, 5, Status.WARN), (1 << 20, 5, Status.OK)],
-)
-def test_an_audit_trail_without(tmp_path, room, inodes, status):
-    disk = SimpleNamespace(f_flag=0, f_bavail=room, f_frsize=4096, f_files=9, f_favail=inodes)
-    check = system.check_audit({"XDG_STATE_HOME": str(tmp_path)}, lambda _path: disk)
-    assert check.status is status
-    assert bool(check.remedy) == (status is not Status.OK)

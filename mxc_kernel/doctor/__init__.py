@@ -33,7 +33,6 @@ def examine() -> Iterator[Check]:
         *(linux if sys.platform == "linux" else elsewhere),
         lambda: system.check_identity(settings),
         lambda: system.check_interpreter(settings),
-        system.check_audit,
         jupyter.check_ceiling,
         jupyter.check_redaction,
         lambda: audit.check_audit(settings),

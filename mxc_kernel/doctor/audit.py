@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mxc_kernel.audit.chain import read_key
-from mxc_kernel.audit.folder import audit_folder
+from mxc_kernel.audit.folder import audit_folder, refusal
 from mxc_kernel.doctor.check import Check, Status, failed
 from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.policy import format_size
@@ -18,10 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["check_audit"]
 
-_LITTLE = 64 << 20  # bytes; a cell takes 2 KiB
+_LITTLE = 64 << 20  # bytes; a cell takes 2 KiB, and up to 1 MiB where its code is kept
 
 
-def check_audit(settings: Settings, environ: Mapping[str, str] = os.environ) -> Check:
+def _room(folder: str) -> tuple[int, bool]:
+    """Return the bytes that are free on a folder's disk, and whether it takes another file."""
+    if not hasattr(os, "statvfs"):
+        return shutil.disk_usage(folder).free, True
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize, bool(disk.f_favail or not disk.f_files)
+
+
+def check_audit(
+    settings: Settings,
+    environ: Mapping[str, str] = os.environ,
+    room: Callable[[str], tuple[int, bool]] = _room,
+) -> Check:
     """Can the trail be written, is its key one, and how is it anchored?"""
     name = "audit trail"
     try:
@@ -40,7 +53,10 @@ def check_audit(settings: Settings, environ: Mapping[str, str] = os.environ) -> 
             f"{there} cannot be written, so no cell would run",
             f"Make {there} writable for you, or set XDG_STATE_HOME to another folder.",
         )
-    free = shutil.disk_usage(there).free
+    free, takes_files = room(there)
+    if not free or not takes_files:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return failed(name, refusal(full, folder))
     if free < _LITTLE:
         return Check(
             name,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mxc_kernel.audit.folder import audit_folder, refusal
 from mxc_kernel.doctor.check import Check, Status, failed
 from mxc_kernel.errors import MxcKernelError
 from mxc_kernel.mxc import binary, identity, runtime
-from mxc_kernel.output.caps import readable_size
 
 if TYPE_CHECKING:
     from mxc_kernel.mxc.binary import VerifiedBinary
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 _TRIED_BWRAP = (0, 8, 0)  # the oldest bubblewrap that the sandbox was tried with (Debian 12)
 _NEWER_BWRAP = "Install bubblewrap 0.8.0 or newer."
-_LITTLE_ROOM = 64 << 20  # bytes; a record of a cell has up to 1 MiB
 _NAMESPACE_TIMEOUT = 20.0  # seconds; it takes about 10 ms
 
 
@@ -108,26 +104,6 @@ def check_namespaces(
     return Check(name, Status.FAIL, f"{who} cannot create them: {said[0]}", remedy)
 
 
-def check_audit(
-    environ: Mapping[str, str] = os.environ,
-    free: Callable[[str], os.statvfs_result] = os.statvfs,
-) -> Check:
-    """Can the audit trail be written? Without it no cell runs."""
-    name = "audit trail"
-    try:
-        folder = audit_folder(environ)
-        try:
-            room = _room_below(folder, free)
-        except OSError as error:
-            raise refusal(error, folder) from error
-    except MxcKernelError as error:
-        return failed(name, error)
-    left = f"{readable_size(room)} free for {folder}"
-    if room < _LITTLE_ROOM:
-        return Check(name, Status.WARN, left, "Make room: without it no cell runs.")
-    return Check(name, Status.OK, left)
-
-
 def check_landlock(version: Callable[[], int] | None = None) -> Check:
     """Does the kernel have Landlock, which closes the sandbox's init process to the cells?"""
     from mxc_kernel.mxc import attestation  # Linux only
@@ -143,23 +119,6 @@ def check_landlock(version: Callable[[], int] | None = None) -> Check:
             "Boot Linux 5.13 or newer with `landlock` in the lsm= list (/sys/kernel/security/lsm).",
         )
     return Check(name, Status.OK, f"version {found}")
-
-
-def _room_below(path: str, free: Callable[[str], os.statvfs_result]) -> int:
-    """Return the bytes that could be written to a path, which need not be there.
-
-    Raises:
-        OSError: nothing could be.
-    """
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    disk = free(path)
-    if not os.access(path, os.W_OK):
-        code = errno.EROFS if disk.f_flag & os.ST_RDONLY else errno.EACCES
-        raise OSError(code, os.strerror(code))
-    if not disk.f_bavail or (disk.f_files and not disk.f_favail):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return disk.f_bavail * disk.f_frsize
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from mxc_kernel.doctor.audit import check_audit
 from mxc_kernel.doctor.check import Status
 from mxc_kernel.policy import Audit, Settings
@@ -32,3 +34,15 @@ def test_a_key_that_is_none_fails(tmp_path: Path) -> None:
     check = check_audit(settings, environ(tmp_path))
     assert check.status is Status.FAIL
     assert "does not exist" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("free", "takes_files", "status"),
+    [(0, True, Status.FAIL), (9, False, Status.FAIL), (9, True, Status.WARN)],
+)
+def test_a_full_disk_fails_before_a_cell_does(
+    tmp_path: Path, free: int, takes_files: bool, status: Status
+) -> None:
+    check = check_audit(Settings(), environ(tmp_path), lambda _folder: (free, takes_files))
+    assert check.status is status
+    assert "Make room" in check.remedy
