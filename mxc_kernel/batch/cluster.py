@@ -271,7 +271,7 @@ async def _connected(address: str | None, count: int) -> AsyncIterator[Client]:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # else port 8787, which another may have
                 security=Security.temporary(),
                 asynchronous=True,
                 memory_limit=None,
