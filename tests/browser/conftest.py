@@ -1,4 +1,8 @@
-"""One JupyterLab, one browser and one other host for everything here; each table is played once."""
+"""One browser and one other host for everything here; each table is played once.
+
+A JupyterLab for each file: it remembers what was open beside the notebook, and the attacks open a
+sidebar that makes every later page narrower.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +36,7 @@ def _terminable() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab() -> Iterator[JupyterLab]:
     """A JupyterLab that serves a folder for each level; "control" is for plain ipykernel."""
     folder = Path(tempfile.mkdtemp(prefix="mxc-kernel-browser-", dir="/var/tmp"))
@@ -64,7 +68,7 @@ def other() -> Iterator[OtherHost]:
         yield other
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def played(lab: JupyterLab, browser: Browser, other: OtherHost) -> Callable[[str], Played]:
     """What came of the whole table at a level: "control" is plain ipykernel."""
 
