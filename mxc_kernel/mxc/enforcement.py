@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from mxc_kernel.mxc import processes
@@ -337,7 +338,7 @@ class Enforcement:
         most = Added(limits.grant_space, limits.grant_files)
         for quota in self._quotas:
             with contextlib.suppress(OSError):  # taken away, such as a memory stick
-                if kind := quota.over(most, _WALK, lambda dev: processes.unlinked(pids, dev)):
+                if kind := quota.over(most, _WALK, partial(processes.unlinked, pids)):
                     name = f"grant_{kind}"
                     yield Crossing(name, getattr(limits, name), where=quota.path)
 

@@ -6,6 +6,7 @@ they are looked at; one that is gone uses nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -32,6 +33,7 @@ _OF_ROLLUP = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+) kB$", re.MULTI
 _SHMEM = re.compile(rb"^Shmem:\s+(\d+) kB$", re.MULTILINE)
 _MOST_DESCRIPTORS = 20_000  # of all processes, looked at in one count
 _MEMFD = "/memfd:"
+_DELETED = " (deleted)"
 
 
 class Memory(NamedTuple):
@@ -155,43 +157,58 @@ def _anonymous_files(pids: Collection[int]) -> int:
     return sum(found.values())
 
 
-def unlinked(pids: Collection[int], device: int) -> int | None:
+def unlinked(pids: Collection[int], device: int, below: str) -> int:
     """Return the bytes of files without a name that processes have open or mapped.
+
+    What a process hides from us (PR_SET_DUMPABLE, where we are not root) is not seen, nor is the
+    rest where there are more than 20,000 descriptors.
 
     Args:
         pids: the processes.
         device: the file system, as in ``st_dev``.
+        below: the folder in which the files had their names, or the file. A library that was
+            replaced by an update is mapped without a name, too, and nothing that was added.
 
     Returns:
-        Each file once; None where a process hides them from us, or has too many to look at.
+        Each file once.
     """
     found: dict[int, int] = {}
     looked = 0
     name = f"{os.major(device):02x}:{os.minor(device):02x}"
-    for pid in filter(is_running, pids):
+    for pid in pids:
+        for line in _read(f"/proc/{pid}/maps").decode("utf-8", "replace").splitlines():
+            fields = line.split(maxsplit=5)
+            if len(fields) == 6 and fields[3] == name and _was_below(fields[5], below):
+                start, _, end = fields[0].partition("-")
+                size = int(end, 16) - int(start, 16)
+                with contextlib.suppress(OSError):  # only root may
+                    size = os.stat(f"/proc/{pid}/map_files/{start}-{end}").st_blocks * 512
+                found[int(fields[4])] = max(size, found.get(int(fields[4]), 0))
+    for pid in pids:
         folder = f"/proc/{pid}/fd"
         try:
             numbers = os.listdir(folder)
-        except FileNotFoundError:
-            continue
         except OSError:
-            return None
-        looked += len(numbers)
-        if looked > _MOST_DESCRIPTORS:
-            return None
+            continue
         for number in numbers:
+            looked += 1
+            if looked > _MOST_DESCRIPTORS:
+                return sum(found.values())
             try:
+                if not _was_below(os.readlink(f"{folder}/{number}"), below):
+                    continue
                 status = os.stat(f"{folder}/{number}")
             except OSError:
                 continue
             if status.st_nlink == 0 and status.st_dev == device and stat.S_ISREG(status.st_mode):
                 found[status.st_ino] = status.st_blocks * 512
-        for line in _read(f"/proc/{pid}/maps").decode("utf-8", "replace").splitlines():
-            fields = line.split(maxsplit=5)
-            if len(fields) == 6 and fields[3] == name and fields[5].endswith(" (deleted)"):
-                start, _, end = fields[0].partition("-")
-                found.setdefault(int(fields[4]), int(end, 16) - int(start, 16))
     return sum(found.values())
+
+
+def _was_below(shown: str, folder: str) -> bool:
+    """Whether Linux shows a path as that of a deleted file that was in a folder, or was it."""
+    path = shown.removesuffix(_DELETED)
+    return path != shown and (path == folder or path.startswith(folder.rstrip("/") + "/"))
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -5,24 +5,28 @@ through it costs much and is rarely needed. So what is watched is how much room 
 lost, which costs a microsecond, and only when the quota could be used up by that, the grant is
 walked through: what was changed since the session began counts, as no program can turn a file's
 ctime back. The walk follows no symbolic link, stays on the file system, and is done in portions.
+
+Only what was found counts, never the lost room by itself: others write to the same disk, and to
+stop a session that did nothing is worse than to stop one late.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Added", "Quota"]
 
-# Nobody needs more. Where they are exceeded, all the room that the file system lost counts.
-_DEEPEST = 100  # folders in folders
-_WAITING = 100_000  # folders found and not looked into yet; their names lie in the host's memory
+_WAITING = 1_000_000  # folders found and not looked into yet: their names are in the host's memory
 _BLOCK = 512  # bytes; st_blocks is in these whatever the file system (stat(2))
 _AGAIN = 1 << 20, 1_000  # bytes and files lost between two walks once a quota is used up
 _PORTION = 64  # entries looked at between two looks at the clock
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass
@@ -62,14 +66,14 @@ class Quota:
         self._told = [0, 0]  # what the last crossing was told for
         self._walk: Iterator[None] | None = None
 
-    def over(self, most: Added, budget: float, unlinked: Callable[[int], int | None]) -> str:
+    def over(self, most: Added, budget: float, unlinked: Callable[[int, str], int]) -> str:
         """Say which limit the session has passed since this was said last.
 
         Args:
             most: the limits.
             budget: seconds that a walk may go on for now.
-            unlinked: tells of a device how many bytes the sandbox has in files without a name; None
-                where it cannot be known, and then all the room that was lost counts.
+            unlinked: tells how many bytes the sandbox has in files without a name that were on a
+                device and below a path.
 
         Returns:
             ``"space"``, ``"files"``, or nothing.
@@ -89,8 +93,7 @@ class Quota:
                 # Already over: code that adds files faster than we count would never be stopped.
                 return self._judged(limits, self._count)
         self._walk = None
-        nameless = unlinked(os.fstat(self._fd).st_dev)
-        self._found[0] = self._lost[0] if nameless is None else self._found[0] + nameless
+        self._found[0] += unlinked(os.fstat(self._fd).st_dev, self.path)
         return self._judged(limits, self._found)
 
     def settle(self) -> None:
@@ -139,44 +142,81 @@ class Quota:
         if not stat.S_ISDIR(top.st_mode):
             count[0] = max(0, top.st_blocks - self._before) * _BLOCK
         else:
-            # Names, not descriptors: a tree of many folders must not use up the host's.
-            waiting: list[tuple[str, ...]] = [()]
-            seen = 0
-            while waiting:
-                steps = waiting.pop()
-                for name, status in _entries(self._fd, steps):
-                    seen += 1
-                    if seen % _PORTION == 0:
-                        yield
-                    if status.st_dev != top.st_dev:
-                        continue
-                    if status.st_ctime >= self._since:
-                        count[0] += status.st_blocks * _BLOCK
-                        count[1] += 1
-                    if stat.S_ISDIR(status.st_mode):
-                        if len(steps) < _DEEPEST and len(waiting) < _WAITING:
-                            waiting.append((*steps, name))
-                        else:
-                            count[:] = map(max, count, lost)
+            for seen, status in enumerate(_below(self._fd)):
+                if seen % _PORTION == 0:
+                    yield
+                if status.st_ctime >= self._since:
+                    # Each name of a file with several counts for its share of it.
+                    links = 1 if stat.S_ISDIR(status.st_mode) else max(1, status.st_nlink)
+                    count[0] += status.st_blocks * _BLOCK // links
+                    count[1] += 1
         self._found, self._walked_at = count, lost
 
 
-def _entries(root: int, steps: tuple[str, ...]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield what is in a folder, which is reached step by step through real folders alone."""
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    folder = os.dup(root)
+class _Folder(NamedTuple):
+    """A folder on the way to the one that is looked into."""
+
+    identity: tuple[int, int]
+    waiting: list[str]  # folders in it that are still to be looked into
+
+
+def _below(root: int) -> Iterator[os.stat_result]:
+    """Yield what is below a folder, however deep, without leaving its file system.
+
+    There is one descriptor, whatever the depth. Each step down opens a real folder in the one
+    before; a step up is taken only if it leads to where we came from, as folders can be moved
+    meanwhile. Otherwise it goes on from the top, and what was waiting on the way is left out.
+    """
+    folder = os.open(".", _OPEN_FOLDER, dir_fd=root)
+    way: list[_Folder] = []
+    waiting = 0
     try:
-        for step in steps:
-            below = os.open(step, flags, dir_fd=folder)
+        device = os.fstat(folder).st_dev
+        while True:
+            here = _Folder(_identity(folder), [])
+            way.append(here)
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except OSError:
+                        continue  # gone meanwhile
+                    if status.st_dev != device:
+                        continue
+                    if stat.S_ISDIR(status.st_mode) and waiting < _WAITING:
+                        here.waiting.append(entry.name)
+                        waiting += 1
+                    yield status
+            below = -1
+            while below < 0:
+                while not way[-1].waiting:
+                    way.pop()
+                    if not way:
+                        return
+                    folder = _stepped(folder, "..")
+                    if _identity(folder) != way[-1].identity:
+                        folder, strayed = os.open(".", _OPEN_FOLDER, dir_fd=root), folder
+                        os.close(strayed)
+                        del way[1:]
+                        waiting = len(way[0].waiting)
+                waiting -= 1
+                with contextlib.suppress(OSError):  # gone, replaced by a link, or not for us
+                    below = os.open(way[-1].waiting.pop(), _OPEN_FOLDER, dir_fd=folder)
             os.close(folder)
             folder = below
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    yield entry.name, entry.stat(follow_symlinks=False)
-                except OSError:
-                    continue  # gone meanwhile
     except OSError:
         return
     finally:
         os.close(folder)
+
+
+def _stepped(folder: int, name: str) -> int:
+    """Open a folder in another, which is closed."""
+    other = os.open(name, _OPEN_FOLDER, dir_fd=folder)
+    os.close(folder)
+    return other
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino

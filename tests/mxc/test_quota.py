@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ class Room:
         files: int | None = None,
         *,
         budget: float = LONG,
-        unlinked: int | None = 0,
+        unlinked: int = 0,
     ) -> str:
-        return self.quota.over(Added(space, files), budget, lambda _: unlinked)
+        return self.quota.over(Added(space, files), budget, lambda _device, _path: unlinked)
 
 
 @pytest.fixture
@@ -125,14 +126,80 @@ def test_links_are_not_followed(room: Room, tmp_path: Path) -> None:
     assert room.over() == ""
 
 
-def test_deep_folders_count_by_the_room_that_was_lost(room: Room) -> None:
-    (Path(room.quota.path) / "/".join(["d"] * 120)).mkdir(parents=True)
+@pytest.mark.parametrize("depth", [120, 2500])  # the second's path is longer than a path may be
+def test_deep_folders_are_walked_through(room: Room, depth: int) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with inside(Path(room.quota.path), depth) as folder:
+        room.lose()
+        assert room.over(space=(depth * 4 + 100) * KIB) == ""  # what others may have written
+        fd = os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=folder)
+        os.write(fd, os.urandom(200 * KIB))
+        os.fsync(fd)
+        os.close(fd)
+        room.lose()
+        assert room.over(space=(depth * 4 + 100) * KIB) == "space"
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@contextlib.contextmanager
+def inside(top: Path, depth: int) -> Iterator[int]:
+    """Make folders in folders, and give the last."""
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=folder)
+        folder, above = os.open("d", os.O_RDONLY, dir_fd=folder), folder
+        os.close(above)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def test_a_folder_that_moves_under_the_walk_leads_it_nowhere_else(
+    room: Room, tmp_path: Path
+) -> None:
+    grant = Path(room.quota.path)
+    (grant / "a").mkdir()
+    for number in range(200):
+        (grant / "a" / str(number)).touch()
+    outside = tmp_path / "outside"
+    write(outside / "new")
     room.lose()
-    assert room.over() == "space"
+    assert room.over(budget=0) == ""
+    moved = False
+    said = []
+    for _ in range(1000):
+        said.append(room.over(space=190 * KIB, budget=0))
+        if not moved:
+            (grant / "a").rename(outside / "a")
+            moved = True
+    assert not any(said)
+    write(grant / "new")
+    room.lose()
+    assert room.over(space=190 * KIB) == "space"
 
 
-@pytest.mark.parametrize(("unlinked", "said"), [(0, ""), (200 * KIB, "space"), (None, "space")])
-def test_files_without_a_name_count(room: Room, unlinked: int | None, said: str) -> None:
+def test_a_file_with_many_names_counts_once(room: Room) -> None:
+    write(Path(room.quota.path) / "new", 400 * KIB)
+    for number in range(50):
+        os.link(Path(room.quota.path) / "new", Path(room.quota.path) / str(number))
+    room.lose()
+    assert room.over(space=600 * KIB) == ""
+    room.lose()
+    assert room.over(space=300 * KIB) == "space"
+
+
+def test_a_file_with_holes_counts_what_it_takes(room: Room) -> None:
+    write(Path(room.quota.path) / "new")
+    os.truncate(Path(room.quota.path) / "new", 1 << 34)
+    room.lose()
+    assert room.over(space=400 * KIB) == ""
+    room.lose()
+    assert room.over(space=100 * KIB) == "space"
+
+
+@pytest.mark.parametrize(("unlinked", "said"), [(0, ""), (200 * KIB, "space")])
+def test_files_without_a_name_count(room: Room, unlinked: int, said: str) -> None:
     room.lose()
     assert room.over(unlinked=unlinked) == said
 
@@ -171,17 +238,19 @@ def test_open_and_mapped_files_without_a_name_are_found(tmp_path: Path) -> None:
     import mmap
 
     device = tmp_path.stat().st_dev
-    before = processes.unlinked([os.getpid()], device)
-    assert before is not None
+
+    def counted(folder: Path = tmp_path) -> int:
+        return processes.unlinked([os.getpid()], device, str(folder))
+
     held = (tmp_path / "held").open("w+b")
     held.write(bytes(os.urandom(1 << 20)))
     held.flush()
     os.fsync(held.fileno())
     mapped = mmap.mmap(held.fileno(), 1 << 20)
-    counted: Callable[[], int] = lambda: (processes.unlinked([os.getpid()], device) or 0) - before  # noqa: E731
     assert counted() == 0  # it has a name
     (tmp_path / "held").unlink()
     assert counted() >= 1 << 20
+    assert counted(tmp_path / "elsewhere") == 0
     held.close()
     assert counted() >= 1 << 20  # mapped, which keeps it
     mapped.close()
