@@ -374,6 +374,7 @@ def test_what_others_write_to_the_disk_of_a_grant_is_not_the_session_s(
     launch: Launch, folders: Folders
 ) -> None:
     kernel = launch(grant_space="10MiB")
+    assert kernel.run(DEEP).status == "ok"  # as deep as some caches of packages
     with (folders.outside / "big").open("wb") as file:
         file.write(os.urandom(40 * MIB))
         os.fsync(file.fileno())

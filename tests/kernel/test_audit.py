@@ -247,10 +247,11 @@ def test_telemetry_is_exported_and_never_waited_for(
 def small_disk(kernel: Kernel, state: State) -> Iterator[Callable[[], None]]:
     """Let the trail's disk be full; what is given makes room."""
     filler = state.root / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+    # The disk may be full before there is a filler, or as it is closed.
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(b"\0" * 4096)
-    yield filler.unlink
+    yield lambda: filler.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
