@@ -45,11 +45,16 @@ class CellClock:
             self._timer = self._loop.call_later(max(0.0, self._left), self._expire)
 
     def cancel(self) -> None:
-        """Count no further."""
+        """Count no further, and let go of what was to be called: it mostly refers back."""
         self.pause()
         self._left = float("inf")
+        self._on_expiry = _nothing
 
     def _expire(self) -> None:
         self._timer = None
         self._expired = True
         self._on_expiry()
+
+
+def _nothing() -> None:
+    pass

@@ -104,6 +104,7 @@ class Gate:
             self._session.libraries.prepare()
         before, request.output = request.output, self.open_request(limits)
         request.output.notes, request.output.count = before.notes, count
+        before.box = None  # it refers back to the account, and all of it has been sent
 
     def stop_with(self, stop: Callable[[Request], None]) -> None:
         """Have a running request stopped when it passes a limit, where the policy says so."""

@@ -106,6 +106,8 @@ class RequestTable:
             oldest = next((r for r in self._requests.values() if r.finished), None)
             if oldest is not None:
                 del self._requests[oldest.msg_id]
+                # It refers back to the request: thousands would lie about until a full collection.
+                oldest.output.box = None
 
     def find(self, parent: dict[str, Any]) -> Request | None:
         """Return the request that a header from the child names, if there is one."""
