@@ -18,7 +18,7 @@ import pytest
 
 from mxc_kernel.audit.verify import verify
 
-from .conftest import TIMEOUT, Folders, Kernel, Start
+from .conftest import TIMEOUT, Folders, Kernel, Start, is_busy
 from .conversation import Conversation, Exchange
 from .faults import Belongings, groups_of, held_uids, members, strike
 
@@ -226,6 +226,8 @@ def test_a_child_that_was_stopped_before_its_cell_goes_on_with_an_interrupt(kern
     kernel.run("kept = 'still here'")
     assert strike(members(kernel.pid)["child"][0], signal.SIGSTOP)
     msg_id = kernel.send("import time; time.sleep(600)")
+    # An interrupt comes on a channel of its own: it must not come before the cell.
+    kernel.wait_for(msg_id, is_busy)
     kernel.interrupt()
     assert kernel.wait(msg_id).error.startswith("KeyboardInterrupt")
     assert kernel.run("kept").value == "'still here'"
