@@ -18,6 +18,7 @@ __all__ = [
     "command",
     "cpu",
     "is_running",
+    "is_stopped",
     "memory",
     "peak",
     "private",
@@ -71,6 +72,11 @@ def is_running(pid: int) -> bool:
     """Whether a process is there and has not ended."""
     fields = _stat(pid)
     return bool(fields) and fields[0] not in (b"Z", b"X")
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether someone has stopped a process (SIGSTOP)."""
+    return _stat(pid)[:1] == [b"T"]
 
 
 def command(pid: int) -> str:
