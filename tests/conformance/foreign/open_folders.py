@@ -21,7 +21,23 @@ def _opened(make: Callable[..., str]) -> Callable[..., str]:
     return mkdtemp
 
 
+def _elsewhere(make: Callable[..., tuple[int, str]]) -> Callable[..., tuple[int, str]]:
+    """Keep connection files out of the temporary folder, which the sandbox may use.
+
+    jupyter_client makes them there; a grant that holds its kernel's own connection file is refused.
+    """
+
+    @functools.wraps(make)
+    def mkstemp(*args: Any, **kwargs: Any) -> tuple[int, str]:
+        if args == (".json",) and not kwargs:
+            kwargs["dir"] = os.path.dirname(tempfile.gettempdir())
+        return make(*args, **kwargs)
+
+    return mkstemp
+
+
 tempfile.mkdtemp = _opened(tempfile.mkdtemp)
+tempfile.mkstemp = _elsewhere(tempfile.mkstemp)
 
 
 def pytest_addoption(parser: Any) -> None:
